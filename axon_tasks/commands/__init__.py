@@ -1,0 +1,1 @@
+"""Pure builders: settings in, shell text out. Nothing here does any I/O."""

@@ -1,0 +1,1 @@
+"""Decides: steps, the plan, the engine that runs it."""

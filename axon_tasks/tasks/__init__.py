@@ -1,0 +1,1 @@
+"""The Invoke task modules that `fabfile` and `tasks.py` assemble."""

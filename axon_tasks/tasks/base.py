@@ -1,0 +1,64 @@
+"""The one decorator that every task of this project goes through.
+
+It switches off what makes Fabric's and Invoke's defaults dangerous in a deploy tool: automatic short
+flags that change meaning when a parameter is added (invoke #36), and `fab -H`, which would run a whole
+deployment once per host over a connection of Fabric's own.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar, cast
+
+from invoke.tasks import Task
+from invoke.tasks import task as invoke_task
+
+from axon_tasks.errors import UsageError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def task(
+    *,
+    help: dict[str, str] | None = None,  # noqa: A002  (Invoke's own name for it)
+    iterable: list[str] | None = None,
+    optional: list[str] | None = None,
+    name: str | None = None,
+    per_host: bool = False,
+) -> Callable[[Callable[P, R]], Task[Callable[P, R]]]:
+    """Declare a task without automatic short flags and guarded against `fab -H`.
+
+    Args:
+        help: Flag descriptions, by parameter name.
+        iterable: Parameters that may be given more than once.
+        optional: Parameters that may be given without a value.
+        name: The task's name, if it is not the function's.
+        per_host: Whether the task makes sense once per host of `fab -H`; others refuse it.
+    """
+
+    def decorate(function: Callable[P, R]) -> Task[Callable[P, R]]:
+        @functools.wraps(function)
+        def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+            if not per_host and args and hasattr(args[0], "transport"):
+                raise UsageError(
+                    f"{function.__name__.replace('_', '-')} takes its servers from hosts.yml, not from -H.",
+                    hint="Leave -H away and name the environment: --env=NAME.",
+                )
+            return function(*args, **kwargs)
+
+        made = invoke_task(
+            name=name,
+            help=help or {},
+            iterable=iterable or [],
+            optional=optional or (),
+            auto_shortflags=False,
+        )(guarded)
+        return cast("Task[Callable[P, R]]", made)
+
+    return decorate
+
+
+#: What `c` is in a task: typed loosely because Invoke's Context has no useful types.
+Context = Any
