@@ -1,0 +1,324 @@
+"""From `hosts.yml` to a `Project`, with every fault of the file reported at once."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from axon_tasks.config import models
+from axon_tasks.config.checks import check_relations
+from axon_tasks.config.document import MOST_BYTES, Block, Items, Scalar, read_document
+from axon_tasks.config.faults import ConfigurationFaults, Place, Report, ValueFault, nearest, shown
+from axon_tasks.config.images import ImageReference
+from axon_tasks.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pydantic_core import ErrorDetails
+
+FILE_NAME = "hosts.yml"
+
+#: The environment variable that names the file.
+VARIABLE = "AXON_HOSTS"
+
+#: More faults than this are not worked out: a file of nothing but mistakes must not keep the program busy.
+_MOST_FAULTS = 1000
+
+#: What pydantic reports about shapes, in the words of the file.
+_SHAPES = {
+    "model_type": ("is no mapping", "a mapping: `key: value` on lines of their own, indented"),
+    "model_attributes_type": ("is no mapping", "a mapping: `key: value` on lines of their own, indented"),
+    "dict_type": ("is no mapping", "a mapping: `name: value` on lines of their own, indented"),
+    "tuple_type": ("is no list", "a list, such as [one, two]"),
+    "list_type": ("is no list", "a list, such as [one, two]"),
+}
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A project together with the text it was made of.
+
+    Attributes:
+        project: The settings.
+        values: The file's values, with `defaults` merged under each environment; each knows its place.
+    """
+
+    project: models.Project
+    values: Block
+
+
+def find_hosts_file(start: Path | None = None, environ: Mapping[str, str] | None = None) -> Path:
+    """Find `hosts.yml`: the file that AXON_HOSTS names, else the nearest one in a folder or above it.
+
+    Args:
+        start: Where to begin; default: the working directory.
+        environ: Default: the environment of the process.
+
+    Raises:
+        ConfigurationError: There is none.
+    """
+    named = (os.environ if environ is None else environ).get(VARIABLE)
+    if named:
+        return Path(named)
+    folder = (start or Path.cwd()).absolute()
+    for candidate in (folder, *folder.parents):
+        if (candidate / FILE_NAME).is_file():
+            return candidate / FILE_NAME
+    raise ConfigurationError(
+        f"There is no {FILE_NAME} in {folder} or above it.",
+        hint=f"Change to the project's folder, or name the file: --hosts-file=FILE or {VARIABLE}=FILE.",
+    )
+
+
+def load(path: Path | str | None = None, environ: Mapping[str, str] | None = None) -> models.Project:
+    """Load the settings.
+
+    Args:
+        path: The file, as from `--hosts-file`; default: what `find_hosts_file` finds.
+        environ: Where `${VAR}` and AXON_HOSTS are looked up; default: the environment of the process.
+
+    Raises:
+        ConfigurationError: There is no file, or it cannot be read.
+        ConfigurationFaults: The file is wrong; carries all faults.
+    """
+    return read(path, environ).project
+
+
+def read(path: Path | str | None = None, environ: Mapping[str, str] | None = None) -> Loaded:
+    """Load the settings and keep where each value came from; parameters and errors as for `load`."""
+    environ = os.environ if environ is None else environ
+    source = Path(path) if path else find_hosts_file(environ=environ)
+    report = Report(_as_typed(source))
+    values = _merged(read_document(_content(source), environ, report))
+    settings = _validated(values, report)
+    check_relations(values, report)
+    if settings is None or report.faults:
+        raise ConfigurationFaults(report.faults.values())
+    return Loaded(_project(settings, source.absolute()), values)
+
+
+def _content(source: Path) -> bytes:
+    try:
+        with source.open("rb") as file:
+            return file.read(MOST_BYTES + 1)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "that is no file name"
+        raise ConfigurationError(
+            f"Cannot read {shown(str(source))}: {reason}.",
+            hint=f"Name a readable file: --hosts-file=FILE or {VARIABLE}=FILE.",
+        ) from None
+
+
+def _as_typed(source: Path) -> str:
+    relative = os.path.relpath(source.absolute())
+    name = str(source) if relative.startswith("..") else relative
+    return name if name.isprintable() else ascii(name)
+
+
+def _merged(document: Block) -> Block:
+    """Put the project's image and registry, and `defaults`, under every environment."""
+    inherited = Block(document.place)
+    for key in ("image", "registry"):
+        if key in document:
+            _set(inherited, key, document[key], document.keys_at[key])
+    _name_registry(inherited)
+    defaults = document.get("defaults")
+    if isinstance(defaults, Block):
+        inherited = _merge(inherited, defaults)
+    environments = document.get("environments")
+    if not isinstance(environments, Block):
+        return document
+    merged = Block(environments.place)
+    for name, environment in environments.items():
+        value = _merge(inherited, environment) if isinstance(environment, Block) else environment
+        if isinstance(value, Block):
+            _name_registry(value)
+        _set(merged, name, value, environments.keys_at[name])
+    top = Block(document.place)
+    for key, value in document.items():
+        _set(top, key, merged if key == "environments" else value, document.keys_at[key])
+    return top
+
+
+def _merge(below: Block, above: Block) -> Block:
+    """Merge mappings key by key; of anything else, the upper value replaces the lower one."""
+    merged = Block(above.place)
+    for source in (below, above):
+        for key, value in source.items():
+            lower = merged.get(key)
+            if isinstance(lower, Block) and isinstance(value, Block):
+                value = _merge(lower, value)  # noqa: PLW2901  (what follows is the same for both)
+            _set(merged, key, value, source.keys_at[key])
+    return merged
+
+
+def _set(block: Block, key: str, value: Any, place: Place) -> None:
+    block[key] = value
+    block.keys_at[key] = place
+
+
+def _name_registry(block: Block) -> None:
+    """Fill in the registry's server from the image beside it.
+
+    This happens before anything is inherited: an environment that names an image elsewhere must not send the
+    project's password there.
+    """
+    registry, image = block.get("registry"), block.get("image")
+    if not isinstance(registry, Block) or "server" in registry or not isinstance(image, Scalar):
+        return
+    try:
+        server = ImageReference.parse(image).registry
+    except ValueFault:
+        return
+    named = _merge(Block(registry.place), registry)
+    _set(named, "server", Scalar(server, image.place, expanded=image.expanded), image.place)
+    block["registry"] = named
+
+
+def _validated(values: Block, report: Report) -> models.FileSettings | None:
+    hosts = values.get("hosts")
+    known = set(hosts) if isinstance(hosts, Block) else None
+    context = {"hosts": known}
+    if values.get("defaults") is not None:
+        try:
+            models.EnvironmentSettings.model_validate(values["defaults"], context=context)
+        except ValidationError as error:
+            # What is missing here is what the environments add.
+            _note_all(error, ("defaults",), values, report, ignored="missing")
+    try:
+        rest = {key: value for key, value in values.items() if key != "defaults"}
+        return models.FileSettings.model_validate(rest, context=context)
+    except ValidationError as error:
+        _note_all(error, (), values, report)
+        return None
+
+
+def _note_all(
+    error: ValidationError,
+    prefix: tuple[str, ...],
+    values: Block,
+    report: Report,
+    *,
+    ignored: str | None = None,
+) -> None:
+    for detail in error.errors(include_url=False)[:_MOST_FAULTS]:
+        if detail["type"] != ignored:
+            _note(detail, prefix, values, report)
+
+
+def _note(detail: ErrorDetails, prefix: tuple[str, ...], values: Block, report: Report) -> None:
+    """Translate one of pydantic's errors into a fault of the file."""
+    location = (*prefix, *(part for part in detail["loc"] if part != "[key]"))
+    value, place = _locate(values, location)
+    if detail["type"] == "missing":
+        field = _model_at(location[:-1]).model_fields[str(location[-1])]
+        report.add(place, "is missing", expected=field.description)
+    elif detail["type"] == "extra_forbidden":
+        known = _keys_of(_model_at(location[:-1]))
+        close = nearest(str(location[-1]), known)
+        report.add(
+            place, "unknown key", expected=None if close else f"one of: {', '.join(known)}", nearest=close
+        )
+    elif detail["type"] in _SHAPES:
+        message, expected = _SHAPES[detail["type"]]
+        report.add(place, "is empty" if value is None else message, expected=expected)
+    else:
+        _note_value(detail, value, place, report)
+
+
+def _note_value(detail: ErrorDetails, value: object, place: Place, report: Report) -> None:
+    fault = detail.get("ctx", {}).get("error")
+    if not isinstance(fault, ValueFault):
+        fault = ValueFault(detail["msg"])
+    if "[key]" in detail["loc"]:
+        message = f"the name {fault.message}"
+    elif isinstance(value, Scalar) and not fault.secret:
+        message = f"{'the value' if value.expanded else shown(value)} {fault.message}"
+    else:
+        message = fault.message
+    hidden = isinstance(value, Scalar) and value.expanded
+    report.add(place, message, expected=fault.expected, nearest=None if hidden else fault.nearest)
+
+
+def _locate(values: Block, location: tuple[str | int, ...]) -> tuple[object, Place]:
+    """Find a value and its place; of what is missing, the place of the mapping that should hold it."""
+    value: Any = values
+    place = values.place
+    for part in location:
+        if isinstance(value, Block) and part in value:
+            place = value.keys_at[str(part)]
+            value = value[str(part)]
+        elif isinstance(value, Items) and isinstance(part, int):
+            value = value[part]
+            place = getattr(value, "place", place)
+        else:
+            return None, place._replace(path=(*place.path, part))
+        place = getattr(value, "place", place)
+    return value, place
+
+
+def _model_at(location: tuple[str | int, ...]) -> type[BaseModel]:
+    """Return the model that describes the mapping at a location."""
+    annotation: Any = models.FileSettings
+    for part in location:
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            annotation = annotation.model_fields[str(part)].annotation
+        else:
+            annotation = get_args(annotation)[-1]
+        annotation = next((arg for arg in get_args(annotation) if _is_model(arg)), annotation)
+    return annotation if _is_model(annotation) else models.FileSettings
+
+
+def _is_model(annotation: object) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def _keys_of(model: type[BaseModel]) -> list[str]:
+    return list(model.model_fields)
+
+
+def _project(settings: models.FileSettings, source: Path) -> models.Project:
+    root = source.parent
+    hosts = {
+        name: models.Host(**_shallow(host) | {"name": name, "key": _absolute(host.key, root)})
+        for name, host in settings.hosts.items()
+    }
+    environments = {
+        name: models.Environment(
+            **_shallow(environment)
+            | {"name": name, "product": settings.product, "registry": _registry(environment.registry)}
+        )
+        for name, environment in settings.environments.items()
+    }
+    registry = settings.registry
+    if registry is not None and registry.server is None:
+        server = ImageReference.parse(settings.image).registry
+        registry = registry.model_copy(update={"server": server})
+    return models.Project(
+        product=settings.product,
+        image=settings.image,
+        registry=_registry(registry),
+        hosts=hosts,
+        environments=environments,
+        known_hosts=_absolute(settings.known_hosts, root),
+        source=source,
+        root=root,
+    )
+
+
+def _registry(settings: models.RegistrySettings | None) -> models.Registry | None:
+    return models.Registry(**_shallow(settings)) if settings else None
+
+
+def _shallow(settings: BaseModel) -> dict[str, Any]:
+    """Return the fields of a model; models inside stay models."""
+    return {name: getattr(settings, name) for name in type(settings).model_fields}
+
+
+def _absolute(path: str | None, root: Path) -> Path | None:
+    return None if path is None else root / os.path.expanduser(path)  # noqa: PTH111  (Path.expanduser raises for an unknown user)

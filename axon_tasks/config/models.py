@@ -1,0 +1,387 @@
+"""The settings of `hosts.yml`, typed, checked and frozen.
+
+Classes whose name ends in `Settings` have the shape of the file and describe it to editors; the others are what tasks
+work with: names filled in, paths made absolute, project-wide values inherited. Durations are seconds throughout.
+"""
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+from axon_tasks.config import values as v
+from axon_tasks.config.faults import ValueFault, nearest, shown
+from axon_tasks.config.images import ImageReference, is_digest, is_tag
+from axon_tasks.config.secret import Secret
+from axon_tasks.errors import UsageError
+
+#: A deploy needs one port for the old release and one for the new.
+_FEWEST_PORTS = 2
+
+
+class Settings(BaseModel):
+    """What all settings share: nothing unknown, nothing changed after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class RegistrySettings(Settings):
+    """How to log in to the registry that the image comes from."""
+
+    server: v.RegistryServer | None = Field(
+        None, description="host[:port]; default: the registry of the image"
+    )
+    username: v.RegistryUser = Field(description="user name for the registry")
+    password: Secret = Field(description="password or token, best as ${VARIABLE}; travels over stdin only")
+
+
+class Registry(RegistrySettings):
+    """A registry login whose server is known."""
+
+    server: v.RegistryServer
+
+
+class HostSettings(Settings):
+    """How to reach one server; what is left out comes from ssh_config."""
+
+    address: v.Address = Field(description="host name or IP address that SSH connects to")
+    user: v.User | None = Field(None, description="user to log in as; default: ssh_config")
+    port: v.Port | None = Field(None, description="SSH port; default: ssh_config, else 22")
+    key: v.LocalPath | None = Field(
+        None, description="private key file, relative to this file; ~ is expanded"
+    )
+    passphrase: Secret | None = Field(None, description="passphrase of the private key, best as ${VARIABLE}")
+    private_address: v.IpAddress | None = Field(
+        None, description="IP address by which nginx reaches the containers; default: address"
+    )
+    jump: v.Jump | None = Field(None, description="jump host: a name of this file, or [user@]host[:port]")
+    host_keys: v.HostKeys = Field(
+        "strict", description="strict: the host key must be known; accept-new: an unknown one is stored"
+    )
+    connect_timeout: v.PositiveDuration = Field(
+        10.0, description="seconds until an SSH connection must stand, or a duration such as 10s"
+    )
+
+
+class Host(HostSettings):
+    """One server of the inventory."""
+
+    name: v.HostName
+    key: Path | None = None  # type: ignore[assignment]  # absolute by now
+
+    @property
+    def upstream_address(self) -> str:
+        """The address that nginx sends requests to and that containers are bound to."""
+        return self.private_address or self.address
+
+
+class Tls(Settings):
+    """The site's certificate, which must already be on the system servers."""
+
+    certificate: v.RemotePath = Field(
+        description="absolute path of the certificate chain on the system servers"
+    )
+    key: v.RemotePath = Field(description="absolute path of its private key on the system servers")
+
+
+class LogOptions(Settings):
+    """How Docker keeps the container's log."""
+
+    driver: v.LogDriver = Field("json-file", description="Docker logging driver")
+    max_size: v.Size = Field(
+        "10m", description="size in bytes, or with k, m, g, at which a log file is rotated"
+    )
+    max_file: v.Count = Field(3, description="number of log files that are kept")
+
+
+class Container(Settings):
+    """How the application's container is run."""
+
+    port: v.Port = Field(3000, description="port on which the application listens inside the container")
+    restart: v.Restart = Field("unless-stopped", description="Docker's restart policy")
+    env: dict[v.VariableName, v.EnvironmentValue] = Field(
+        default_factory=dict, description="environment variables; they travel as an env-file, never in argv"
+    )
+    volumes: tuple[v.Volume, ...] = Field((), description="mounts, as host:container[:options]")
+    network: v.Network | None = Field(
+        None, description="Docker network, which must exist; default: Docker's bridge"
+    )
+    network_alias: v.DockerName | None = Field(None, description="name of the container in its network")
+    extra_hosts: tuple[v.ExtraHost, ...] = Field((), description="additional host entries, as name:address")
+    command: tuple[v.Argument, ...] | None = Field(
+        None, description="command and arguments instead of the image's own, as a list"
+    )
+    memory: v.Size | None = Field(None, description="memory limit in bytes, or with k, m, g: 512m")
+    cpus: v.Cpus | None = Field(None, description="processor limit in processors: 1.5")
+    user: v.ContainerUser | None = Field(None, description="user[:group] inside the container")
+    init: v.Flag = Field(False, description="whether Docker's init reaps processes inside the container")
+    stop_timeout: v.Duration = Field(
+        10.0, description="seconds between SIGTERM and SIGKILL when it is stopped"
+    )
+    log: LogOptions = Field(default_factory=LogOptions, description="how Docker keeps the log")
+    labels: dict[v.LabelName, v.Argument] = Field(
+        default_factory=dict, description="additional Docker labels"
+    )
+
+    @model_validator(mode="after")
+    def _alias_needs_network(self) -> "Container":
+        if self.network_alias and not self.network:
+            raise ValueFault("network_alias is set without a network", expected="network: NAME beside it")
+        return self
+
+
+class Health(Settings):
+    """When a new release counts as healthy. It is probed on its server, before nginx sends it a request."""
+
+    path: v.UrlPath = Field("/", description="path that is probed, with a query if need be")
+    host: v.HostHeader | None = Field(
+        None, description="Host header of the probe; default: the site's domain"
+    )
+    expect_status: Annotated[tuple[v.Status, ...], BeforeValidator(v.list_of)] = Field(
+        (200,), description="HTTP status codes that count as healthy: one, or a list"
+    )
+    expect_body: v.Line | None = Field(None, description="text that the response must contain")
+    timeout: v.PositiveDuration = Field(
+        60.0, description="seconds until it must be healthy, or a duration: 60s"
+    )
+    interval: v.PositiveDuration = Field(0.1, description="seconds between probes, or a duration: 100ms")
+    probe_timeout: v.PositiveDuration = Field(5.0, description="seconds for one probe, or a duration: 5s")
+    successes: v.Count = Field(1, description="number of probes in a row that must succeed")
+    docker: v.Flag = Field(True, description="whether the image's own HEALTHCHECK must report healthy, too")
+    log_lines: v.Lines = Field(
+        20, description="number of log lines that are shown when it does not get healthy"
+    )
+
+    @field_validator("expect_status")
+    @classmethod
+    def _some_status(cls, codes: tuple[int, ...]) -> tuple[int, ...]:
+        if not codes:
+            raise ValueFault("the list is empty", expected="at least one HTTP status code")
+        return codes
+
+
+class Drain(Settings):
+    """How the old release is let go."""
+
+    timeout: v.Duration = Field(
+        30.0, description="seconds in which it may finish its requests, or a duration: 30s"
+    )
+
+
+class Nginx(Settings):
+    """Where nginx is configured on the system servers, and how it proxies."""
+
+    directory: v.RemotePath = Field(
+        "/etc/nginx/axon.d", description="directory for generated files, absolute"
+    )
+    config: v.RemotePath = Field("/etc/nginx/nginx.conf", description="nginx's main configuration, absolute")
+    http_port: v.Port = Field(80, description="port for HTTP")
+    https_port: v.Port = Field(443, description="port for HTTPS, if there is a certificate")
+    client_max_body_size: v.BodySize = Field(
+        "1m", description="largest request body in bytes, or with k, m, g"
+    )
+    proxy_timeout: v.PositiveDuration = Field(
+        60.0, description="seconds that the application may be silent, or a duration: 60s"
+    )
+
+    @model_validator(mode="after")
+    def _two_ports(self) -> "Nginx":
+        if self.http_port == self.https_port:
+            raise ValueFault("http_port and https_port are the same", expected="two different ports")
+        return self
+
+
+class PortRange(Settings):
+    """The ports on the app servers from which two are chosen for each environment."""
+
+    first: v.HostPort = Field(30000, description="lowest port")
+    last: v.HostPort = Field(32767, description="highest port")
+
+    @model_validator(mode="after")
+    def _enough(self) -> "PortRange":
+        if self.last - self.first + 1 < _FEWEST_PORTS:
+            raise ValueFault(
+                "the range is too small", expected="last above first: each environment needs two ports"
+            )
+        return self
+
+
+class EnvironmentSettings(Settings):
+    """One place where the product runs; `defaults` has the same keys and is merged under each."""
+
+    system: tuple[v.HostReference, ...] = Field(
+        description="hosts that run nginx: a list of names of this file"
+    )
+    app: tuple[v.HostReference, ...] = Field(
+        description="hosts that run the containers: a list of names of this file"
+    )
+    domain: v.Domain = Field(description="the site's domain, such as shop.example.com or *.example.com")
+    aliases: tuple[v.Domain, ...] = Field((), description="further domains of the site")
+    tls: Tls | None = Field(None, description="certificate; without one the site is served over HTTP")
+    env_file: v.RemotePath | None = Field(None, description="absolute path of an env-file on the app servers")
+    image: v.Image | None = Field(None, description="image without a tag; default: the project's")
+    tag: v.Version | None = Field(None, description="tag or digest to deploy when --tag is not given")
+    switch: v.Switch = Field(
+        "slots", description="slots: no reload per deploy; reload: rewrite and reload nginx"
+    )
+    registry: RegistrySettings | None = Field(None, description="registry login; default: the project's")
+    container: Container = Field(default_factory=Container, description="how the container is run")
+    health: Health = Field(default_factory=Health, description="when a new release counts as healthy")
+    drain: Drain = Field(default_factory=Drain, description="how the old release is let go")
+    nginx: Nginx = Field(default_factory=Nginx, description="where nginx is configured")
+    ports: PortRange = Field(default_factory=PortRange, description="ports on the app servers")
+
+    @field_validator("system", "app")
+    @classmethod
+    def _some_hosts(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        if not hosts:
+            raise ValueFault("the list is empty", expected="at least one host")
+        return _without_repetition(hosts)
+
+    @field_validator("aliases")
+    @classmethod
+    def _different_aliases(cls, aliases: tuple[str, ...]) -> tuple[str, ...]:
+        return _without_repetition(aliases)
+
+    @model_validator(mode="after")
+    def _probe_has_a_host(self) -> "EnvironmentSettings":
+        if self.health.host is None and all(name.startswith("*.") for name in (self.domain, *self.aliases)):
+            raise ValueFault(
+                "every domain is a wildcard, so the probe has no Host header",
+                expected="health.host to be set",
+            )
+        return self
+
+
+class Environment(EnvironmentSettings):
+    """One place where the product runs, with everything that it inherits."""
+
+    name: v.Name
+    product: v.Name
+    image: v.Image
+    registry: Registry | None = None
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        """All domains of the site, the main one first."""
+        return (self.domain, *self.aliases)
+
+    @property
+    def health_host(self) -> str:
+        """The Host header of the probe: the one that was set, else the first domain that is no wildcard."""
+        return self.health.host or next(name for name in self.domains if not name.startswith("*."))
+
+    @property
+    def servers(self) -> tuple[str, ...]:
+        """The names of all its hosts, each once, system servers first."""
+        return tuple(dict.fromkeys((*self.system, *self.app)))
+
+    def image_reference(self, version: str | None = None) -> ImageReference:
+        """Return the image to deploy.
+
+        Args:
+            version: A tag or a digest, as from `--tag`; default: the environment's own `tag`.
+
+        Raises:
+            UsageError: There is no version, or it is neither a tag nor a digest.
+        """
+        version = version if version is not None else self.tag
+        if version is None:
+            raise UsageError(
+                f"No version was named for {self.name}.",
+                hint=f"Add --tag=TAG, or set `tag:` for {self.name}.",
+            )
+        image = ImageReference.parse(self.image)
+        if is_digest(version):
+            return image.with_digest(version)
+        if not is_tag(version):
+            raise UsageError(
+                f"{shown(version)} is neither a tag nor a digest.",
+                hint="A tag has up to 128 letters, digits, dots, dashes or underscores; a digest is sha256: and 64 digits.",
+            )
+        return image.with_tag(version)
+
+
+class FileSettings(Settings):
+    """The whole of `hosts.yml`."""
+
+    product: v.Name = Field(description="name of the product: up to 40 of a-z, 0-9 and dashes")
+    image: v.Image = Field(description="image without a tag, such as registry.example.com/shop")
+    registry: RegistrySettings | None = Field(None, description="registry login for all environments")
+    known_hosts: v.LocalPath | None = Field(
+        None, description="the project's own known_hosts file, relative to this file, read beside the user's"
+    )
+    hosts: dict[v.HostName, HostSettings] = Field(description="the servers, by name")
+    defaults: EnvironmentSettings | None = Field(
+        None, description="merged under every environment: mappings key by key, lists as a whole"
+    )
+    environments: dict[v.Name, EnvironmentSettings] = Field(description="the environments, by name")
+
+    @field_validator("hosts", "environments")
+    @classmethod
+    def _not_empty(cls, entries: dict[str, Settings]) -> dict[str, Settings]:
+        if not entries:
+            raise ValueFault("there is none", expected="at least one")
+        return entries
+
+
+class Project(Settings):
+    """Everything that `hosts.yml` says.
+
+    Attributes:
+        product: Name of the product.
+        image: Image of the product, without a tag.
+        registry: Registry login that environments inherit.
+        hosts: The servers, by name.
+        environments: The environments, by name.
+        known_hosts: The project's own known_hosts file, absolute; it need not exist.
+        source: The file that was read, absolute.
+        root: The folder of that file, absolute.
+    """
+
+    product: v.Name
+    image: v.Image
+    registry: Registry | None = None
+    hosts: dict[str, Host]
+    environments: dict[str, Environment]
+    known_hosts: Path | None = None
+    source: Path
+    root: Path
+
+    def environment(self, name: str) -> Environment:
+        """Return an environment.
+
+        Raises:
+            UsageError: There is none of that name; the message names the nearest one and the hint all.
+        """
+        found = self.environments.get(name)
+        if found is not None:
+            return found
+        close = nearest(name, self.environments)
+        question = f" Did you mean {close}?" if close else ""
+        raise UsageError(
+            f"There is no environment {shown(name)} in {self.source.name}.{question}",
+            hint=f"Known environments: {', '.join(self.environments)}.",
+        )
+
+    def environments_named(self, names: str) -> list[Environment]:
+        """Return the environments of `--env=one,two`, each once, in the order given.
+
+        Raises:
+            UsageError: No name was given, or one is unknown.
+        """
+        wanted = [name for name in re.split(r"[,\s]+", names) if name]
+        if not wanted:
+            raise UsageError(
+                "No environment was named.",
+                hint=f"Add --env=NAME. Known environments: {', '.join(self.environments)}.",
+            )
+        return [self.environment(name) for name in dict.fromkeys(wanted)]
+
+
+def _without_repetition(names: tuple[str, ...]) -> tuple[str, ...]:
+    repeated = [name for index, name in enumerate(names) if name in names[:index]]
+    if repeated:
+        raise ValueFault(f"{repeated[0]} is listed twice", expected="each name once")
+    return names
