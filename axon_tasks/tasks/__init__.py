@@ -1,1 +1,40 @@
-"""The Invoke task modules that `fabfile` and `tasks.py` assemble."""
+"""The Invoke task modules that `fabfile` and `tasks.py` assemble.
+
+In a fabfile of your own:
+
+    from axon_tasks.tasks import namespace
+    ns = namespace()
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from invoke.collection import Collection
+
+
+def namespace() -> Collection:
+    """Every task, as one collection for both programs, `fab` and `invoke`.
+
+    It also closes two gaps of the programs themselves: connections that `fab -H` makes verify host keys, and
+    wrong flags end with exit status 2.
+    """
+    # fab never writes .pyc files for what a fabfile imports (invoke #68), so that each start would compile again.
+    sys.dont_write_bytecode = bool(os.environ.get("PYTHONDONTWRITEBYTECODE"))
+
+    from invoke.collection import Collection
+
+    from axon_tasks.remote import guard
+    from axon_tasks.tasks import config, demo, deploy, lab, steps, usage
+
+    guard.install()
+    usage.install()
+    collection = Collection(deploy.deploy, demo.demo)
+    for module in (steps, config, lab):
+        collection.add_collection(module.namespace)
+    # Reading the operator's terminal would swallow what a script pipes in, and feed it at 95 bytes a second.
+    collection.configure({"run": {"in_stream": False}})
+    return collection

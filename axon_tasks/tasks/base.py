@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from invoke.tasks import Task
 from invoke.tasks import task as invoke_task
 
-from axon_tasks.errors import UsageError
+from axon_tasks.errors import AxonError, UsageError
+
+if TYPE_CHECKING:
+    from axon_tasks.config import Environment, Project
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -46,7 +49,10 @@ def task(
                     f"{function.__name__.replace('_', '-')} takes its servers from hosts.yml, not from -H.",
                     hint="Leave -H away and name the environment: --env=NAME.",
                 )
-            return function(*args, **kwargs)
+            try:
+                return function(*args, **kwargs)
+            except KeyboardInterrupt:
+                raise AxonError("Interrupted.", code=130) from None
 
         made = invoke_task(
             name=name,
@@ -62,3 +68,21 @@ def task(
 
 #: What `c` is in a task: typed loosely because Invoke's Context has no useful types.
 Context = Any
+
+
+def one_environment(env: str, hosts_file: str) -> tuple[Project, Environment]:
+    """Load `hosts.yml` and pick the environment of `--env`: a target is never guessed.
+
+    Raises:
+        UsageError: `--env` is missing or unknown.
+        ConfigurationError: `hosts.yml` is missing or wrong.
+    """
+    from axon_tasks.config import load
+
+    project = load(hosts_file or None)
+    if not env:
+        raise UsageError(
+            "Which environment? --env is missing.",
+            hint=f"{project.source.name} has: {', '.join(project.environments)}. For example: --env={next(iter(project.environments))}",
+        )
+    return project, project.environment(env)

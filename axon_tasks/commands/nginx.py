@@ -1,0 +1,182 @@
+"""nginx: the text of an environment's two files, and the scripts that inspect, test and switch."""
+
+from __future__ import annotations
+
+import functools
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from axon_tasks.commands import naming
+from axon_tasks.commands.docker import probe_values
+from axon_tasks.commands.shell import script
+
+if TYPE_CHECKING:
+    from jinja2 import Environment as Templates
+
+    from axon_tasks.config import Environment
+
+#: Answered on loopback only, through the same decision as any request: by which app server.
+PROBE_PATH = "/.well-known/axon/probe"
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One app server as nginx reaches it: its address and its two ports."""
+
+    address: str
+    ports: tuple[int, int]
+
+    def target(self, slot: str) -> str:
+        """`ADDRESS:PORT` of a slot; an IPv6 address stands in brackets."""
+        host = f"[{self.address}]" if ":" in self.address else self.address
+        return f"{host}:{self.ports[naming.SLOTS.index(slot)]}"
+
+
+@dataclass(frozen=True)
+class Files:
+    """The wanted content of both files; an empty site means that the site is somebody else's."""
+
+    upstream: str
+    site: str
+
+
+@functools.cache
+def _templates() -> Templates:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    # nginx is no HTML, and every value has been validated by its type in `config`.
+    return Environment(  # noqa: S701  (see above: escaping for HTML would corrupt the file)
+        loader=PackageLoader("axon_tasks.commands"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+
+
+def header(environment: Environment) -> str:
+    """The first line of each file: how a file of ours is recognised, and whose it is."""
+    return f"# axon-tasks: product {environment.product}, environment {environment.name}."
+
+
+def is_ours(text: str, environment: Environment) -> bool:
+    """Whether a file was written by this tool for this very environment."""
+    return text.startswith(header(environment))
+
+
+def render(environment: Environment, backends: tuple[Backend, ...], *, version: tuple[int, ...], slot: str) -> Files:
+    """The two files of an environment.
+
+    Args:
+        environment: Its settings.
+        backends: Every app server, in the order of `hosts.yml`.
+        version: nginx's version on that server; directives differ (`http2` moved in 1.25.1).
+        slot: With `switch: reload`, the slot that serves; otherwise not used, the flag decides.
+    """
+    values = {
+        "header": header(environment),
+        "env": environment,
+        "backends": backends,
+        "slot": slot,
+        "slots": environment.switch == "slots",
+        "upstreams": {one: naming.upstream_name(environment.product, environment.name, one) for one in naming.SLOTS},
+        "backend": naming.backend_name(environment.product, environment.name),
+        "name": naming.config_name(environment.product, environment.name),
+        "variable": "axon_" + re.sub(r"[^a-z0-9]", "_", f"{environment.product}_{environment.name}"),
+        "flag": naming.flag_file(environment.product, environment.name),
+        "probe_path": PROBE_PATH,
+        "http2_directive": version >= (1, 25, 1),
+    }
+    templates = _templates()
+    # Macros leave blank lines behind, and the files are read by people.
+    upstream, site = (
+        re.sub(r"\n\s*\n+", "\n", templates.get_template(f"{kind}.conf.j2").render(values)) for kind in ("upstream", "site")
+    )
+    return Files(upstream, site)
+
+
+def upstream_targets(text: str) -> tuple[str, ...]:
+    """The `ADDRESS:PORT`s of the first upstream in a file: how AXON's single upstream is read."""
+    block = re.search(r"upstream\s+[\w.-]+\s*\{([^}]*)\}", re.sub(r"#[^\n]*", "", text))
+    return tuple(re.findall(r"\bserver\s+([^\s;]+)", block.group(1))) if block else ()
+
+
+def _place(environment: Environment) -> dict[str, str | float]:
+    return {
+        "name": naming.config_name(environment.product, environment.name),
+        "nginx_config": environment.nginx.config,
+        "nginx_directory": environment.nginx.directory,
+        "state": naming.state_directory(environment.product, environment.name),
+        "flag": naming.flag_file(environment.product, environment.name),
+    }
+
+
+def inspect(environment: Environment) -> str:
+    """Version, whether nginx runs, whether its configuration includes ours."""
+    return script("inspect_nginx", ("nginx", "inspect"), **_place(environment))
+
+
+def inspect_file(environment: Environment, kind: str) -> str:
+    """The content of the environment's file in `upstreams` or `sites`; nothing if there is none."""
+    path = f"{environment.nginx.directory}/{kind}/{naming.config_name(environment.product, environment.name)}.conf"
+    return script('inspect_file "$file"', ("inspect",), file=path)
+
+
+def inspect_state(environment: Environment) -> str:
+    """Which slot serves by the flag, and the record of the current release."""
+    return script("inspect_state", ("inspect",), **_place(environment))
+
+
+def stage(environment: Environment, files: Files) -> str:
+    """`nginx -t` with the candidate files on a shadow copy of the server's whole configuration."""
+    return script(
+        "shadow_test", ("nginx",), **_place(environment), upstream_text=files.upstream, site_text=files.site
+    )
+
+
+@dataclass(frozen=True)
+class Switch:
+    """What the switch needs to know.
+
+    Attributes:
+        environment: Its settings.
+        release: The release that is to serve.
+        slot: Its slot.
+        previous: The slot that serves now; empty if none does.
+        targets: `ADDRESS:PORT` of the release on every app server.
+        files: The wanted files.
+        install: Whether the files on the server differ from the wanted ones.
+        site_ours: Whether the site has the probe location, so that the switch can be proven from the outside.
+    """
+
+    environment: Environment
+    release: str
+    slot: str
+    previous: str
+    targets: tuple[str, ...]
+    files: Files
+    install: bool
+    site_ours: bool = True
+
+
+def switch(wanted: Switch) -> str:
+    """Send traffic to the release, prove it from the outside, or put everything back."""
+    environment = wanted.environment
+    return script(
+        "switch_slots" if environment.switch == "slots" else "switch_reload",
+        ("http", "nginx", "switch"),
+        **_place(environment),
+        **probe_values(environment),
+        release=wanted.release,
+        slot=wanted.slot,
+        previous=wanted.previous,
+        targets=" ".join(wanted.targets),
+        install=int(wanted.install),
+        upstream_text=wanted.files.upstream if wanted.install else "",
+        site_text=wanted.files.site if wanted.install else "",
+        site_ours=int(wanted.site_ours),
+        http_port=environment.nginx.http_port,
+        probe_path=PROBE_PATH,
+        domain=environment.domain,
+    )

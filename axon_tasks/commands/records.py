@@ -1,0 +1,39 @@
+"""Shell text for what is kept on the system servers: the lock, release records, the audit log."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from axon_tasks.commands import naming
+from axon_tasks.commands.shell import script
+
+if TYPE_CHECKING:
+    from axon_tasks.config import Environment
+
+
+def _state(environment: Environment) -> str:
+    return naming.state_directory(environment.product, environment.name)
+
+
+def hold_lock(environment: Environment, owner: dict[str, Any]) -> str:
+    """Take the environment's lock and hold it until the connection ends; exit 75 and the owner if it is taken."""
+    return script("lock_hold", ("lock",), state=_state(environment), owner=json.dumps(owner, sort_keys=True))
+
+
+def write_release(environment: Environment, release: str, record: dict[str, Any]) -> str:
+    """Keep the release's record and note the deploy in the audit log."""
+    line = " ".join(
+        str(record[key]) for key in ("deployed_at", "deployed_by", "action", "id", "image") if record.get(key)
+    )
+    return script(
+        "make_state\n"
+        'mkdir -p "$state/releases" || fail 30 "cannot create $state/releases"\n'
+        'printf \'%s\\n\' "$record" | replace_file "$state/releases/$release.json" 644 || fail 30 "cannot write $state/releases"\n'
+        'printf \'%s\\n\' "$line" >>"$state/audit.log"',
+        (),
+        state=_state(environment),
+        release=release,
+        record=json.dumps(record, sort_keys=True),
+        line=line,
+    )

@@ -1,0 +1,36 @@
+# shellcheck shell=sh disable=SC2034,SC2154  # variables go from one of these files to the others
+
+# What a step reports to the deployer: one `key=value` line each.
+tell() {
+    printf '%s=%s\n' "$1" "$2"
+}
+
+# A failure: the kind of it for the program, and a sentence for people, on stderr; then exit $1.
+fail() {
+    printf '%s\n' "$2" >&2
+    exit "$1"
+}
+
+# clock: sets `now` to centiseconds of uptime, without a process and independent of the wall clock.
+clock() {
+    read -r clock_up clock_rest </proc/uptime
+    now=${clock_up%.*}${clock_up#*.}
+}
+
+# replace_file FILE MODE: stdin becomes FILE, by rename in the same directory after fsync, so that a reader or
+# a crash sees the old content or the new, never a part (rename(2); busybox and coreutils `sync FILE` are fsync).
+replace_file() {
+    replace_temp=${1%/*}/.${1##*/}.$$
+    (umask 077 && cat >"$replace_temp") &&
+        chmod "$2" "$replace_temp" &&
+        { sync "$replace_temp" 2>/dev/null || sync; } &&
+        mv -f "$replace_temp" "$1" && return 0
+    rm -f "$replace_temp"
+    return 1
+}
+
+# make_state: the product's state directory; others may pass through it, because nginx's workers look for the flag.
+make_state() {
+    (umask 022 && mkdir -p "$state") ||
+        fail 30 "cannot create $state: this user may not write there"
+}

@@ -1,0 +1,47 @@
+# shellcheck shell=sh disable=SC2154  # drain_time, stop_time are set by the caller
+
+# connections CONTAINER: how many connections its published port has, seen inside its network namespace, where both
+# ways into a container (DNAT and docker-proxy) end. Prints nothing if that cannot be read.
+connections() {
+    drain_pid=$(docker inspect --format '{{.State.Pid}}' "$1" 2>/dev/null) || return 1
+    [ "${drain_pid:-0}" -gt 0 ] || { echo 0 && return; }
+    drain_port=$(docker inspect --format '{{index .Config.Labels "axon.container_port"}}' "$1" 2>/dev/null)
+    [ "${drain_port:-0}" -gt 0 ] 2>/dev/null || return 1
+    [ -r "/proc/$drain_pid/net/tcp" ] || return 1
+    cat "/proc/$drain_pid/net/tcp" "/proc/$drain_pid/net/tcp6" 2>/dev/null |
+        awk -v port="$(printf ':%04X' "$drain_port")" \
+            '$4 == "01" && substr($2, length($2) - 4) == port { n++ } END { print n + 0 }'
+}
+
+# retire CONTAINER: waits until no connection is left (three looks in a row) or the drain time is over, then
+# SIGTERM, a grace time, SIGKILL (docker-stop(1)), and removes it. A container that is gone is no error.
+retire() {
+    docker inspect --format '{{.Id}}' "$1" >/dev/null 2>&1 || return 0
+    # Without this the daemon would start it again after its own restart, port and all (moby#11008).
+    docker update --restart=no "$1" >/dev/null 2>&1
+    clock
+    retire_deadline=$((now + drain_time)) retire_quiet=0 retire_left=''
+    while [ "$now" -lt "$retire_deadline" ]; do
+        retire_left=$(connections "$1")
+        if [ "$retire_left" = 0 ]; then
+            retire_quiet=$((retire_quiet + 1))
+            [ "$retire_quiet" -ge 3 ] && break
+        else
+            retire_quiet=0
+        fi
+        sleep 0.1
+        clock
+    done
+    if [ "$retire_quiet" -lt 3 ]; then
+        printf '%s: drain time is over, cutting %s connection(s)\n' "$1" "${retire_left:-an unknown number of}"
+    else
+        printf '%s: drained\n' "$1"
+    fi
+    docker stop -t "$stop_time" "$1" >/dev/null 2>&1
+    docker rm -f "$1" >/dev/null 2>&1
+    if docker inspect --format '{{.Id}}' "$1" >/dev/null 2>&1; then
+        printf '%s: cannot be removed\n' "$1" >&2
+        return 1
+    fi
+    printf '%s: removed\n' "$1"
+}

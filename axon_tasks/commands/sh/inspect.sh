@@ -1,0 +1,31 @@
+# shellcheck shell=sh disable=SC2154  # set by the caller: state name nginx_config nginx_directory
+
+# inspect_nginx: version, whether it runs, and whether its configuration includes ours.
+inspect_nginx() {
+    command -v nginx >/dev/null 2>&1 || fail 127 'nginx is not installed'
+    tell version "$(nginx -v 2>&1 | sed 's/.*nginx\///; s/[^0-9.].*//')"
+    [ -r "$nginx_config" ] || fail 32 "cannot read $nginx_config"
+    if nginx_pid >/dev/null; then tell running yes; else tell running no; fi
+    if grep -rqsE "^[^#]*include[[:space:]]+[\"']?$nginx_directory/sites/\*" "$nginx_config" "${nginx_config%/*}"/conf.d \
+        "${nginx_config%/*}"/sites-enabled; then
+        tell included yes
+    else
+        tell included no
+    fi
+}
+
+# inspect_file FILE: its content; nothing if there is none.
+inspect_file() {
+    [ ! -e "$1" ] || cat "$1"
+}
+
+# inspect_state: which slot serves by the flag, and the record of the current release.
+inspect_state() {
+    if [ -e "$flag" ]; then tell slot b; else tell slot a; fi
+    [ ! -e "$state/current" ] || read -r inspect_current <"$state/current"
+    tell current "${inspect_current:-}"
+    case ${inspect_current:-} in
+        *[!0-9]* | '') ;;
+        *) [ ! -e "$state/releases/$inspect_current.json" ] || tell record "$(cat "$state/releases/$inspect_current.json")" ;;
+    esac
+}

@@ -1,0 +1,71 @@
+# shellcheck shell=sh disable=SC2154  # set by the caller: targets slot previous flag probe_path and what nginx.sh needs
+
+# reach_targets: the new release must answer from here, over the addresses that nginx will use, before anything changes.
+reach_targets() {
+    for switch_target in $targets; do
+        http_get "${switch_target%:*}" "${switch_target##*:}" "$path" "$host_header" "$probe_timeout"
+        http_expected ||
+            fail 60 "the new release does not answer on $switch_target from this server: $(http_told)"
+    done
+}
+
+# flip SLOT: nginx looks for the flag at each request, so this is the switch: one rename or one unlink.
+flip() {
+    if [ "$1" = b ]; then
+        printf '%s\n' "$release" | replace_file "$flag" 644
+    else
+        rm -f "$flag"
+    fi
+}
+
+# serves: whether a request through nginx is answered by one of the targets, several times in a row.
+serves() {
+    serves_count=0
+    while [ "$serves_count" -lt 3 ]; do
+        http_get 127.0.0.1 "$http_port" "$probe_path" "$domain" "$probe_timeout"
+        serves_by=$(http_header x-axon-upstream)
+        case " $targets " in
+            *" $serves_by "*) ;;
+            *)
+                serves_told="$(http_told)${serves_by:+ from $serves_by}"
+                return 1
+                ;;
+        esac
+        http_expected || { serves_told="$(http_told) from $serves_by" && return 1; }
+        serves_count=$((serves_count + 1))
+    done
+}
+
+# switch_slots: configuration first where it changes, then the flip, then the proof from the outside, else back.
+switch_slots() {
+    reach_targets
+    if [ "$install" = 1 ]; then config_install; fi
+    flip "$slot" || fail 61 "cannot write $flag; nothing was switched"
+    if serves; then
+        finish_switch
+        return
+    fi
+    flip "${previous:-a}" || fail 64 "after the switch nginx answered $serves_told, and $flag cannot be written to switch back"
+    if [ "$install" = 1 ]; then
+        config_restore || fail 64 "after the switch nginx answered $serves_told, and the previous configuration could not be loaded again"
+    fi
+    fail 62 "after the switch nginx answered $serves_told; everything is as it was before"
+}
+
+# switch_reload: the classic way. The upstream is replaced, tested, reloaded and confirmed, or put back.
+switch_reload() {
+    reach_targets
+    config_install
+    if [ "$site_ours" = 1 ] && ! serves; then
+        config_restore && fail 62 "after the switch nginx answered $serves_told; everything is as it was before"
+        fail 64 "after the switch nginx answered $serves_told, and the previous upstream could not be loaded again"
+    fi
+    finish_switch
+}
+
+# finish_switch: `current` is for people and for the next run; the truth is the flag (or the upstream file).
+finish_switch() {
+    rm -rf "$state/nginx-before"
+    printf '%s\n' "$release" | replace_file "$state/current" 644 || echo "cannot write $state/current" >&2
+    tell serves "$release"
+}

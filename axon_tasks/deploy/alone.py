@@ -1,0 +1,96 @@
+"""One step of a deploy by itself, for incidents: with what it needs to be safe, and nothing else."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from axon_tasks.deploy.engine import Step, execute
+from axon_tasks.deploy.problems import DeployFailedError
+from axon_tasks.deploy.runner import outcome
+from axon_tasks.deploy.servers import flatten
+from axon_tasks.errors import StepFailedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from axon_tasks.deploy.deployment import Deployment
+    from axon_tasks.deploy.engine import Report
+
+
+def _inspect(run: Deployment) -> Report:
+    return run.inspect(reserve=False)
+
+
+def _start(run: Deployment) -> Report:
+    run.digest or run.pull()
+    return run.start(wait=False)
+
+
+def _health(run: Deployment) -> Report:
+    if not run.adopt_candidate() and not (run.previous and run.adopt(run.previous)):
+        raise StepFailedError(
+            f"{run.environment.name}: no release runs whose health could be asked for",
+            hint=f"Deploy one: fab deploy --env={run.environment.name}",
+        )
+    return run.health()
+
+
+def _switch(run: Deployment) -> Report:
+    run.adopt_candidate()
+    run.wanted()
+    run.stage()
+    return run.switch()
+
+
+def _serving(run: Deployment) -> None:
+    if not run.previous or not run.adopt(run.previous):
+        raise StepFailedError(
+            f"{run.environment.name}: there is no release that serves on all of its app servers",
+            hint=f"Look: fab steps.inspect --env={run.environment.name}",
+        )
+
+
+def _record(run: Deployment) -> Report:
+    _serving(run)
+    return run.record()
+
+
+def _retire(run: Deployment) -> Report:
+    _serving(run)
+    return run.retire()
+
+
+#: What each step runs when it is called alone, after its inspection; and whether it changes something.
+ALONE: dict[str, tuple[Callable[[Deployment], Report] | None, bool]] = {
+    "inspect": (None, False),
+    "pull": (lambda run: run.pull(), False),
+    "stage": (lambda run: run.stage(), False),
+    "start": (_start, True),
+    "health": (_health, False),
+    "switch": (_switch, True),
+    "record": (_record, True),
+    "retire": (_retire, True),
+}
+
+
+def step(run: Deployment, name: str) -> None:
+    """Run one step: under the lock if it changes something, after an inspection of its own.
+
+    Args:
+        run: The run, with open servers.
+        name: A key of `ALONE`.
+
+    Raises:
+        DeployFailedError: It failed; what it had started is removed again.
+    """
+    work, changes = ALONE[name]
+    inspection = (lambda: run.inspect(reserve=True)) if name == "start" else (lambda: _inspect(run))
+    plan = [Step("inspect", (), inspection)]
+    if changes:
+        plan.append(Step("lock", (), run.hold_lock))
+    if work is not None:
+        plan.append(Step(name, ("inspect", "lock"), lambda: work(run)))
+    errors = flatten(execute(plan, run.listener, run.servers.abort))
+    if errors:
+        left = run.undo()
+        raise DeployFailedError([*errors, *left], outcome(run))

@@ -1,0 +1,207 @@
+"""What an inspection learns about servers, parsed strictly: a server's answer is hostile until it has been checked."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from axon_tasks.commands import docker, naming
+from axon_tasks.errors import AxonError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from axon_tasks.config import Environment
+
+
+def _unexpected(server: str, what: str, text: str) -> AxonError:
+    return AxonError(
+        f"{server}: unexpected answer to {what}: {text[:200]!r}",
+        hint="Does the login shell of this user print something, or is `docker` not Docker?",
+    )
+
+
+def pairs(text: str) -> dict[str, str]:
+    """The `key=value` lines of a script; a `body` takes everything that follows it."""
+    found: dict[str, str] = {}
+    lines = text.splitlines()
+    for index, line in enumerate(lines):
+        key, equals, value = line.partition("=")
+        if not equals or not re.fullmatch(r"[a-z_]+", key):
+            continue
+        if key == "body":
+            found[key] = "\n".join([value, *lines[index + 1 :]])
+            break
+        found[key] = value
+    return found
+
+
+@dataclass(frozen=True)
+class Container:
+    """One of our containers on an app server.
+
+    Attributes:
+        id: The full id.
+        name: Its name.
+        running: Whether it runs.
+        release: The release's id; of AXON's containers the time in the name.
+        slot: `a`, `b`, or empty for a container that AXON made.
+        port: The published host port, 0 if unknown.
+        reference: The image as people wrote it.
+        digest: The image's digest, empty if unknown.
+    """
+
+    id: str
+    name: str
+    running: bool
+    release: str
+    slot: str
+    port: int
+    reference: str
+    digest: str
+
+
+def parse_containers(server: str, text: str, environment: Environment) -> tuple[Container, ...]:
+    """Select this environment's containers: by exact labels, or by AXON's exact name where there are none."""
+    ours = []
+    for line in filter(None, text.splitlines()):
+        try:
+            values = json.loads(line)
+        except ValueError:
+            raise _unexpected(server, "docker ps", line) from None
+        if not isinstance(values, list) or len(values) != len(docker.PS_FIELDS) + len(docker.PS_LABELS):
+            raise _unexpected(server, "docker ps", line)
+        row: dict[str, str] = dict(zip((*docker.PS_FIELDS, *docker.PS_LABELS), map(str, values), strict=True))
+        container = _container(row, environment)
+        if container is not None:
+            ours.append(container)
+    return tuple(ours)
+
+
+def _container(row: Mapping[str, str], environment: Environment) -> Container | None:
+    name = row["Names"].split(",")[0].lstrip("/")
+    labelled = (row["product"], row["environment"]) == (environment.product, environment.name)
+    if not labelled and (
+        row["product"] or not naming.is_axon_container(name, environment.product, environment.name)
+    ):
+        return None
+    published = re.search(r":(\d{1,5})->", row["Ports"])
+    return Container(
+        id=row["ID"],
+        name=name,
+        running=row["State"] == "running",
+        release=row["release"] if labelled else name.rsplit("-", 1)[-1],
+        slot=row["slot"] if row["slot"] in naming.SLOTS else "",
+        port=int(row["port"]) if row["port"].isdecimal() else int(published.group(1)) if published else 0,
+        reference=row["image"] or row["Image"],
+        digest=row["digest"],
+    )
+
+
+@dataclass(frozen=True)
+class AppFacts:
+    """What an app server said.
+
+    Attributes:
+        server: Its name in `hosts.yml`.
+        docker: The daemon's version.
+        free_bytes: Free space where Docker keeps its data.
+        env_file: `ok`, `missing` or `unreadable`; `ok` when none is configured.
+        ports: The environment's two ports there; None before they have been chosen.
+        containers: The environment's containers.
+    """
+
+    server: str
+    docker: str
+    free_bytes: int
+    env_file: str
+    ports: tuple[int, int] | None
+    containers: tuple[Container, ...]
+
+    def in_slot(self, slot: str) -> tuple[Container, ...]:
+        """The containers of a slot."""
+        return tuple(one for one in self.containers if one.slot == slot)
+
+
+def parse_ports(server: str, text: str) -> tuple[int, int] | None:
+    """The two reserved ports; None if there are none yet."""
+    words = text.split()
+    if not words:
+        return None
+    if len(words) != 2 or not all(re.fullmatch(r"[0-9]{1,5}", word) and 0 < int(word) < 65536 for word in words):  # noqa: PLR2004  (a pair of TCP ports)
+        raise _unexpected(server, "the reserved ports", text)
+    return int(words[0]), int(words[1])
+
+
+@dataclass(frozen=True)
+class SystemFacts:
+    """What a system server said.
+
+    Attributes:
+        server: Its name in `hosts.yml`.
+        version: nginx's version.
+        running: Whether its master runs.
+        included: Whether its configuration includes `axon.d`.
+        flag_slot: The slot that the flag file selects.
+        current: The id of the release that was recorded last, or empty.
+        record: That release's record, or empty.
+        upstream: The content of the environment's upstream file, or empty.
+        site: The content of the environment's site file, or empty.
+    """
+
+    server: str
+    version: tuple[int, ...]
+    running: bool
+    included: bool
+    flag_slot: str
+    current: str
+    record: Mapping[str, Any]
+    upstream: str
+    site: str
+
+
+def parse_system(server: str, nginx: str, state: str, upstream: str, site: str) -> SystemFacts:
+    """Put a system server's sections together."""
+    told, stated = pairs(nginx), pairs(state)
+    version = told.get("version", "")
+    if not re.fullmatch(r"[0-9]+(\.[0-9]+)*", version) or stated.get("slot") not in naming.SLOTS:
+        raise _unexpected(server, "the inspection of nginx", nginx + state)
+    current = stated.get("current", "")
+    return SystemFacts(
+        server=server,
+        version=tuple(map(int, version.split("."))),
+        running=told.get("running") == "yes",
+        included=told.get("included") == "yes",
+        flag_slot=stated["slot"],
+        current=current if current.isdecimal() else "",
+        record=_record(stated.get("record", "")),
+        upstream=upstream,
+        site=site,
+    )
+
+
+def _record(text: str) -> Mapping[str, Any]:
+    """A release's record; one that cannot be read counts as none, because it only informs."""
+    try:
+        record = json.loads(text) if text else {}
+    except ValueError:
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def parse_digest(server: str, text: str, repository: str) -> str:
+    """The digest under which the registry knows the pulled image (`docker image inspect`'s RepoDigests)."""
+    line = next((line for line in reversed(text.splitlines()) if line.startswith("[")), "")
+    try:
+        digests, _ = json.JSONDecoder().raw_decode(line)
+    except ValueError:
+        raise _unexpected(server, "docker image inspect", text) from None
+    for entry in digests if isinstance(digests, list) else ():
+        name, _, digest = str(entry).partition("@")
+        if name.removeprefix("docker.io/").removeprefix("library/") == repository.removeprefix(
+            "docker.io/"
+        ).removeprefix("library/") and re.fullmatch(r"sha256:[0-9a-f]{64}", digest):
+            return digest
+    raise _unexpected(server, "docker image inspect", text)

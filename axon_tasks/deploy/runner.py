@@ -1,0 +1,100 @@
+"""Runs a deploy from the first connection to the last, whatever happens in between."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from axon_tasks.deploy.deployment import Deployment, Options, steps
+from axon_tasks.deploy.engine import execute
+from axon_tasks.deploy.problems import DeployFailedError
+from axon_tasks.deploy.servers import Servers, flatten
+from axon_tasks.errors import AfterSwitchError, AxonError
+from axon_tasks.remote import Fleet
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
+
+    from axon_tasks.config import Environment, Project
+    from axon_tasks.deploy.engine import Listener
+
+
+
+
+class InterruptedRunError(AxonError):
+    """Ctrl-C; the message says what serves and what was removed."""
+
+    exit_code = 130
+
+
+def session(
+    project: Project, environment: Environment, options: Options, listener: Listener
+) -> AbstractContextManager[Deployment]:
+    """Open what a run needs and close all of it at the end: connections, lock, threads."""
+    return _session(project, environment, options, listener)
+
+
+@contextmanager
+def _session(
+    project: Project, environment: Environment, options: Options, listener: Listener
+) -> Iterator[Deployment]:
+    with Fleet(project) as fleet:
+        run = Deployment(project, environment, Servers(fleet), listener, options)
+        try:
+            yield run
+        finally:
+            run.release_lock()
+
+
+def deploy(project: Project, environment: Environment, options: Options, listener: Listener) -> Deployment:
+    """Deploy one environment.
+
+    Args:
+        project: The settings of everything.
+        environment: What to deploy.
+        options: What the command line says.
+        listener: Is told about the progress.
+
+    Returns:
+        The run, with everything it has learnt.
+
+    Raises:
+        DeployFailedError: Something failed; before the switch what was started has been removed again.
+        InterruptedRunError: Ctrl-C.
+    """
+    with session(project, environment, options, listener) as run:
+        _ = run.reference  # a missing or impossible tag is told before any server is contacted
+        try:
+            errors = flatten(execute(steps(run), listener, run.servers.abort))
+        except KeyboardInterrupt:
+            left = run.undo()
+            raise InterruptedRunError("\n".join(["Interrupted.", *map(str, left), outcome(run)])) from None
+        if errors:
+            left = run.undo()
+            if run.switched:
+                errors = [_after_switch(error) for error in errors]
+            raise DeployFailedError([*errors, *left], outcome(run))
+    return run
+
+
+def _after_switch(error: AxonError) -> AxonError:
+    """The same failure with the exit status that says: the new release serves already."""
+    return error if isinstance(error, AfterSwitchError) else AfterSwitchError(error.summary, hint=error.hint)
+
+
+def outcome(run: Deployment) -> str:
+    """What serves now, in one sentence."""
+    name = run.environment.name
+    if run.switched and run.release:
+        return f"{name}: the new release {run.release.id} ({run.release.reference}) serves."
+    if run.switched_on:
+        return f"{name}: the new release serves on {', '.join(sorted(run.switched_on))}; see above."
+    serving = run.serving()
+    if serving:
+        return f"{name}: {serving[0].reference} (release {serving[0].release}) keeps serving; nothing was switched."
+    if run.app:
+        return f"{name}: nothing was switched; no release of this tool served before."
+    return f"{name}: nothing was changed."
+
+

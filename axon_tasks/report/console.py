@@ -1,0 +1,121 @@
+"""What people see while something runs and when it has ended: plain lines, with colour only on a terminal."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, TextIO
+
+from axon_tasks.remote.text import sanitize
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from axon_tasks.deploy.deployment import Deployment
+    from axon_tasks.deploy.engine import Report
+    from axon_tasks.deploy.problems import Diagnosis
+
+
+def _style(stream: TextIO, text: str, code: str) -> str:
+    """SGR colours (ECMA-48) on a terminal only, and not if NO_COLOR is set (no-color.org)."""
+    import os
+
+    return f"\x1b[{code}m{text}\x1b[0m" if stream.isatty() and not os.environ.get("NO_COLOR") else text
+
+
+class Progress:
+    """Tells each step as it ends, on one line: name, seconds, servers, result.
+
+    Args:
+        stream: Where to write.
+    """
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self.stream = stream or sys.stdout
+
+    def line(self, text: str) -> None:
+        """One line, at once: a pipe must not hold it back."""
+        print(text, file=self.stream, flush=True)
+
+    def started(self, step: str) -> None:
+        """On a terminal the long steps announce themselves."""
+        if step == "pull" and self.stream.isatty():
+            self.line(_style(self.stream, "  pulling the image…", "2"))
+
+    def finished(self, step: str, seconds: float, report: Report) -> None:
+        """The step's line, and one more for each part that people know by its own name."""
+        own = max(report.servers.values(), default=seconds) if report.parts else seconds
+        self._step(step, own, report)
+        for name, part in report.parts.items():
+            self._step(name, max(part.servers.values(), default=0.0), part)
+
+    def _step(self, step: str, seconds: float, report: Report) -> None:
+        name = _style(self.stream, f"{step:<8}", "32")
+        where = _servers(report.servers)
+        told = " · ".join(part for part in (where, sanitize(report.note)) if part)
+        self.line(f"  {name} {seconds:6.2f} s  {told}")
+
+    def failed(self, step: str, seconds: float) -> None:
+        """The step's line; the reason stands at the end, with the others."""
+        self.line(f"  {_style(self.stream, f'{step:<8}', '31')} {seconds:6.2f} s  failed")
+
+    def message(self, server: str, text: str) -> None:
+        """Something to know while waiting."""
+        self.line(f"  {server}: {sanitize(text)}")
+
+
+def _servers(seconds: Mapping[str, float]) -> str:
+    if len(seconds) < 2:  # noqa: PLR2004  (one server's time is the step's own)
+        return ", ".join(seconds)
+    return ", ".join(f"{name} {value:.2f}" for name, value in seconds.items())
+
+
+def headline(run_name: str, reference: str, system: tuple[str, ...], app: tuple[str, ...]) -> str:
+    """What is about to happen, and where."""
+    return f"Deploying {reference} to {run_name} (nginx on {', '.join(system)}; containers on {', '.join(app)})"
+
+
+def summary(run: Deployment, seconds: float) -> str:
+    """The last lines of a deploy that went well."""
+    release = run.wanted()
+    scheme = "https" if run.environment.tls else "http"
+    lines = [
+        f"Done in {seconds:.2f} s: {release.reference} serves {scheme}://{run.environment.domain}"
+        f" (release {release.id}, slot {release.slot})"
+    ]
+    if run.retiring:
+        jobs = ", ".join(f"{server}: {job}" for server, job in run.retiring.items())
+        lines.append(f"The release before it drains and is removed in the background ({jobs}).")
+    return "\n".join(lines)
+
+
+def diagnosis(found: Diagnosis) -> str:
+    """One block per server that says why a release did not become healthy."""
+    rows = [
+        ("probed", f"{found.url}  (Host: {found.host}), {found.attempts} times in {found.seconds:.1f} s"),
+        ("answer", found.answer + (f"  {_first_line(found.body)}" if found.body else "")),
+        ("container", _container_state(found)),
+    ]
+    if found.docker_health:
+        rows.append(("healthcheck", found.docker_health))
+    logs = found.logs.rstrip("\n").splitlines()
+    rows.append(("log", "" if logs else "(the container wrote nothing)"))
+    lines = [f"{found.server}: {found.container} did not become healthy"]
+    lines += [f"  {name:<12} {sanitize(text)}".rstrip() for name, text in rows]
+    lines += [f"    | {sanitize(line)}" for line in logs]
+    if found.hint:
+        lines.append(f"  {'hint':<12} {found.hint}")
+    return "\n".join(lines)
+
+
+def _container_state(found: Diagnosis) -> str:
+    parts = [found.state]
+    if found.exit_code is not None:
+        parts.append(f"exit code {found.exit_code}")
+    parts.append(f"{found.restarts} restarts")
+    parts.append("killed for memory (OOM)" if found.out_of_memory else "not killed for memory")
+    return ", ".join(parts)
+
+
+def _first_line(body: str) -> str:
+    line = body.splitlines()[0] if body else ""
+    return repr(line[:120])
