@@ -52,9 +52,14 @@ _KINDS = {
 _VARIABLE = re.compile(r"\$\$\{|\$\{([^}]*)\}|\$\{")
 _VARIABLE_CONTENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL | re.ASCII)
 
-#: What follows these keys is not repeated in the report of broken YAML. Upper case: environment variables.
-_SECRET_LINE = re.compile(
-    r"(?P<key>[\w.-]*(?:(?i:pass|secret|token|credential|key)[\w.-]*|\b[A-Z][A-Z0-9_]+)[\"']?\s*[:=]).*"
+#: What may be secret in a broken line: what follows such a key (upper case: environment variables), a long run of
+#: letters and digits, and the password in a URL.
+_SECRET_PARTS = (
+    re.compile(
+        r"(?P<kept>(?:(?i:pass|secret|token|credential|key)[\w.-]*|\b[A-Z][A-Z0-9_]+)[\"']?\s*[:=] *).*"
+    ),
+    re.compile(r"(?P<kept>)[A-Za-z0-9+/=_-]{20,}"),
+    re.compile(r"(?P<kept>://)[^/\s]*@"),
 )
 
 
@@ -199,10 +204,14 @@ def _decode(data: bytes, report: Report) -> str:
 
 
 def _broken(error: yaml.MarkedYAMLError, text: str, report: Report) -> Exception:
-    mark = error.problem_mark or error.context_mark
+    # An unclosed quote is noticed at the end of the file and was made where it begins.
+    unclosed = "quoted scalar" in (error.context or "")
+    mark = (error.context_mark if unclosed else None) or error.problem_mark or error.context_mark
     line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
     lines = text.split("\n")
-    written = _SECRET_LINE.sub(r"\g<key> ********", lines[line - 1]) if line <= len(lines) else ""
+    written = lines[line - 1] if line <= len(lines) else ""
+    for secret in _SECRET_PARTS:
+        written = secret.sub(r"\g<kept>********", written)
     problem = ", ".join(part for part in (error.context, error.problem) if part)
     message = f"this is not YAML: {problem} (column {column})"
     return report.stop(
@@ -353,7 +362,7 @@ class _Composer:
             if content is None:
                 self._report.add(
                     place,
-                    f"{shown(match.group())} is no variable",
+                    "what follows ${ is no variable",
                     expected="${NAME} or ${NAME:-default}, and $${ for a literal ${",
                 )
                 return ""

@@ -51,12 +51,14 @@ class ImageReference:
     """Where an image is and which version of it is meant. Made by `parse`.
 
     Attributes:
-        repository: The name without tag and digest, as written and as `docker images` shows it.
+        repository: The name within the registry, as written: `shop`, `team/shop`.
+        registry: The registry's `host[:port]`, if one is named; otherwise Docker means its own.
         tag: The tag, if one is named.
-        digest: The digest, if one is named: `sha256:…`.
+        digest: The digest, if one is named: `sha256:` and 64 digits.
     """
 
     repository: str
+    registry: str | None = None
     tag: str | None = None
     digest: str | None = None
 
@@ -77,24 +79,23 @@ class ImageReference:
                 "has no valid tag after the colon",
                 expected="at most 128 letters, digits, dots, dashes or underscores",
             )
-        repository = head + slash + last
-        registry, path = _split(repository)
-        if len(repository) > _LONGEST_NAME or not _PATH.fullmatch(path) or _IMAGE_ID.fullmatch(repository):
+        name = head + slash + last
+        registry, repository = _split(name)
+        if len(name) > _LONGEST_NAME or not _PATH.fullmatch(repository) or _IMAGE_ID.fullmatch(name):
             raise ValueFault("is no image name", expected="[registry[:port]/]name in lower case")
-        if registry and not is_registry(registry):
-            raise ValueFault(f"names no valid registry: {shown(registry)}", expected="host or host:port")
-        return cls(repository, tag if colon else None, digest if at else None)
+        if registry is not None and not is_registry(registry):
+            raise ValueFault("names no valid registry before the first slash", expected="host or host:port")
+        return cls(repository, registry, tag if colon else None, digest if at else None)
 
     @property
-    def registry(self) -> str:
-        """The registry's `host[:port]`; Docker's own where the name has none."""
-        return _split(self.repository)[0] or DOCKER_HUB
+    def name(self) -> str:
+        """The reference without tag and digest, as `docker image ls` shows it."""
+        return f"{self.registry}/{self.repository}" if self.registry else self.repository
 
     @property
-    def path(self) -> str:
-        """The name within the registry, as it stands in the registry's URLs."""
-        registry, path = _split(self.repository)
-        return path if registry or "/" in path else f"library/{path}"
+    def server(self) -> str:
+        """The registry to log in to: the one that is named, else Docker's own."""
+        return self.registry or DOCKER_HUB
 
     def with_tag(self, tag: str) -> ImageReference:
         """Return the reference of another tag, without a digest, which would contradict it.
@@ -121,11 +122,11 @@ class ImageReference:
     def __str__(self) -> str:
         tag = f":{self.tag}" if self.tag else ""
         digest = f"@{self.digest}" if self.digest else ""
-        return f"{self.repository}{tag}{digest}"
+        return f"{self.name}{tag}{digest}"
 
 
-def _split(repository: str) -> tuple[str, str]:
-    """Split a name into registry ("" if none is named) and path, as Docker does (splitDockerDomain)."""
-    first, slash, rest = repository.partition("/")
+def _split(name: str) -> tuple[str | None, str]:
+    """Split a name into registry and repository, as Docker does (splitDockerDomain)."""
+    first, slash, rest = name.partition("/")
     named = slash and (any(c in first for c in ".:[") or first == "localhost" or first != first.lower())
-    return (first, rest) if named else ("", repository)
+    return (first, rest) if named else (None, name)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from types import UnionType
+from typing import TYPE_CHECKING, Any, Union, cast, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -172,7 +173,7 @@ def _name_registry(block: Block) -> None:
     if not isinstance(registry, Block) or "server" in registry or not isinstance(image, Scalar):
         return
     try:
-        server = ImageReference.parse(image).registry
+        server = ImageReference.parse(image).server
     except ValueFault:
         return
     named = _merge(Block(registry.place), registry)
@@ -219,7 +220,7 @@ def _note(detail: ErrorDetails, prefix: tuple[str, ...], values: Block, report: 
         field = _model_at(location[:-1]).model_fields[str(location[-1])]
         report.add(place, "is missing", expected=field.description)
     elif detail["type"] == "extra_forbidden":
-        known = _keys_of(_model_at(location[:-1]))
+        known = list(_model_at(location[:-1]).model_fields)
         close = nearest(str(location[-1]), known)
         report.add(
             place, "unknown key", expected=None if close else f"one of: {', '.join(known)}", nearest=close
@@ -266,20 +267,11 @@ def _model_at(location: tuple[str | int, ...]) -> type[BaseModel]:
     """Return the model that describes the mapping at a location."""
     annotation: Any = models.FileSettings
     for part in location:
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            annotation = annotation.model_fields[str(part)].annotation
-        else:
-            annotation = get_args(annotation)[-1]
-        annotation = next((arg for arg in get_args(annotation) if _is_model(arg)), annotation)
-    return annotation if _is_model(annotation) else models.FileSettings
-
-
-def _is_model(annotation: object) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
-
-
-def _keys_of(model: type[BaseModel]) -> list[str]:
-    return list(model.model_fields)
+        fields = getattr(annotation, "model_fields", None)
+        annotation = fields[str(part)].annotation if fields else get_args(annotation)[-1]
+        if get_origin(annotation) in {Union, UnionType}:
+            annotation = get_args(annotation)[0]  # the other one is None
+    return cast("type[BaseModel]", annotation)
 
 
 def _project(settings: models.FileSettings, source: Path) -> models.Project:
@@ -297,7 +289,7 @@ def _project(settings: models.FileSettings, source: Path) -> models.Project:
     }
     registry = settings.registry
     if registry is not None and registry.server is None:
-        server = ImageReference.parse(settings.image).registry
+        server = ImageReference.parse(settings.image).server
         registry = registry.model_copy(update={"server": server})
     return models.Project(
         product=settings.product,

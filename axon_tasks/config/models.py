@@ -381,7 +381,9 @@ class Project(Settings):
 
 
 def _without_repetition(names: tuple[str, ...]) -> tuple[str, ...]:
-    repeated = [name for index, name in enumerate(names) if name in names[:index]]
-    if repeated:
-        raise ValueFault(f"{repeated[0]} is listed twice", expected="each name once")
+    for index, name in enumerate(names):
+        first = names.index(name)
+        if first != index:
+            # By position: a name that came from a variable must not be shown.
+            raise ValueFault(f"entry {index + 1} repeats entry {first + 1}", expected="each name once")
     return names

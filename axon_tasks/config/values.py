@@ -113,6 +113,15 @@ def text(value: object, expected: str = "text") -> str:
     return str(value)
 
 
+def _not(complaint: str, value: object) -> str:
+    """Say that a value is not what it should be, and what YAML would have made of it, if that is a surprise."""
+    if value is None:
+        return "is empty"
+    meaning = yaml_meaning(value) if isinstance(value, Scalar) and value.plain else None
+    surprise = f", and YAML makes {meaning} of it" if meaning and str(value) not in meaning else ""
+    return f"is {complaint}{surprise}"
+
+
 def _matching(pattern: str, expected: str, longest: int = _LONGEST_DOMAIN, *, loose: bool = False) -> Rule:
     """Make the rule for texts that match a pattern as a whole.
 
@@ -157,7 +166,7 @@ def _whole(least: int, most: int) -> Rule:
         if isinstance(value, str) and _WHOLE.fullmatch(value):
             value = int(value)
         if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-            raise ValueFault("is empty" if value is None else "is no such number", expected=expected)
+            raise ValueFault(_not("no such number", value), expected=expected)
         return value
 
     return Rule(check, {"type": "integer", "minimum": least, "maximum": most})
@@ -168,7 +177,7 @@ def _boolean(value: object) -> bool:
         return value
     if value in {"true", "false"}:
         return value == "true"
-    raise ValueFault("is empty" if value is None else "is not clear", expected="true or false")
+    raise ValueFault(_not("not clear", value), expected="true or false")
 
 
 def _duration(*, zero: bool) -> Rule:
@@ -184,7 +193,7 @@ def _duration(*, zero: bool) -> Rule:
         elif isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
             seconds = float(value)
         else:
-            raise ValueFault("is empty" if value is None else "is no duration", expected=expected)
+            raise ValueFault(_not("no duration", value), expected=expected)
         if not 0 <= seconds <= _LONGEST_DURATION or (seconds == 0 and not zero):
             raise ValueFault("is out of range", expected=expected)
         return seconds
