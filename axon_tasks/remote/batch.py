@@ -1,0 +1,369 @@
+"""Many labelled commands, one remote script, labelled results.
+
+    batch = Batch("app_check")
+    batch.add("docker ps --format '{{json .}}'", label="containers")
+    batch.add("test -f /srv/shop/.env", label="check_env")
+    result = batch.run(connection)          # one round trip
+    result["containers"].stdout
+
+A batch costs what one command costs, so everything that one server has to be asked or
+told at one point of a deploy belongs into one batch.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from axon_tasks.remote.script import Command, Options, Revealable, render
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from axon_tasks.remote.connection import Connection
+    from axon_tasks.remote.exchange import Exchange
+
+    OnOutput = Callable[[str, str, bytes], None]
+
+
+@dataclass(frozen=True)
+class Section:
+    """What one labelled command gave.
+
+    Args:
+        label: Its label in the batch.
+        stdout_bytes: Standard output, unchanged.
+        stderr_bytes: Standard error, unchanged.
+        exit_code: Its exit code; None if it did not run to its end.
+        duration: Seconds between its begin and its end, by the clock of the server.
+        skipped: It was not started, because a section before it failed.
+    """
+
+    label: str
+    stdout_bytes: bytes = field(default=b"", repr=False)
+    stderr_bytes: bytes = field(default=b"", repr=False)
+    exit_code: int | None = None
+    duration: float = 0.0
+    skipped: bool = False
+
+    @property
+    def ok(self) -> bool:
+        """Whether the command ran to its end and exited 0."""
+        return self.exit_code == 0
+
+    @property
+    def stdout(self) -> str:
+        """Standard output as text; what is not UTF-8 is replaced."""
+        return self.stdout_bytes.decode("utf-8", errors="replace")
+
+    @property
+    def stderr(self) -> str:
+        """Standard error as text; what is not UTF-8 is replaced."""
+        return self.stderr_bytes.decode("utf-8", errors="replace")
+
+
+class BatchResult(Mapping[str, Section]):
+    """The sections of a batch by label, in the order in which they were added.
+
+    Args:
+        batch: The name of the batch.
+        server: The name of the server.
+        sections: What each command gave.
+        duration: Seconds from sending the script to its last byte, by the local clock.
+        bytes_received: Bytes of both streams, with the markers.
+    """
+
+    def __init__(
+        self, batch: str, server: str, sections: list[Section], *, duration: float, bytes_received: int
+    ) -> None:
+        self.batch = batch
+        self.server = server
+        self.duration = duration
+        self.bytes_received = bytes_received
+        self._sections = {section.label: section for section in sections}
+
+    @property
+    def ok(self) -> bool:
+        """Whether every section exited 0."""
+        return all(section.ok for section in self.values())
+
+    @property
+    def failed(self) -> list[Section]:
+        """The sections that ran and did not exit 0."""
+        return [section for section in self.values() if not section.ok and not section.skipped]
+
+    def __getitem__(self, label: str) -> Section:
+        try:
+            return self._sections[label]
+        except KeyError:
+            known = ", ".join(map(repr, self._sections)) or "none"
+            msg = f"no section {label!r} in batch {self.batch!r}; its labels are {known}"
+            raise KeyError(msg) from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._sections)
+
+    def __len__(self) -> int:
+        return len(self._sections)
+
+    def __repr__(self) -> str:
+        codes = ", ".join(
+            f"{one.label}={'skipped' if one.skipped else one.exit_code}" for one in self.values()
+        )
+        return f"<BatchResult {self.batch} on {self.server}: {codes}>"
+
+
+class Batch:
+    """Commands that reach one server as one script.
+
+    Args:
+        name: What the batch is for; it stands in messages and timelines.
+        sudo: Run the commands as root, unless `add` says otherwise.
+        uninterruptible: Complete the script even if the connection breaks or the caller
+            cancels; for what must not stop half-way.
+        shell: The shell on the server that runs the script; bash, dash and busybox sh are known to work.
+
+    Raises:
+        ValueError: If `shell` is not made of plain words.
+    """
+
+    def __init__(
+        self, name: str, *, sudo: bool = False, uninterruptible: bool = False, shell: str = "sh"
+    ) -> None:
+        self.name = name
+        self.sudo = sudo
+        self.uninterruptible = uninterruptible
+        self.shell = shell
+        self._commands: list[Command] = []
+        self._nonce = secrets.token_hex(16)
+        self._options(fail_fast=False)
+
+    @property
+    def labels(self) -> list[str]:
+        """The labels, in order."""
+        return [command.label for command in self._commands]
+
+    def add(
+        self,
+        command: str,
+        label: str | None = None,
+        *,
+        timeout: float | None = None,
+        stdin: str | bytes | Revealable | None = None,
+        sudo: bool | None = None,
+    ) -> Self:
+        """Add a command.
+
+        Args:
+            command: POSIX shell text, any number of lines. It runs in a subshell of its own.
+            label: The name of its section; `cmd_1`, `cmd_2` and so on if left out.
+            timeout: Seconds after which it is terminated on the server (exit code 124), and
+                killed 5 seconds later. Rounded up to whole seconds.
+            stdin: What the command reads. Never visible in argv; masked when it is a Secret.
+            sudo: Run it as root. None takes the batch's setting.
+
+        Returns:
+            The batch, so that calls can be chained.
+
+        Raises:
+            ValueError: If the label is taken, or the command contains a NUL byte.
+        """
+        label = label if label is not None else f"cmd_{len(self._commands) + 1}"
+        if label in self.labels:
+            msg = f"batch {self.name!r} has a section {label!r} already"
+            raise ValueError(msg)
+        if "\0" in command:
+            msg = f"the command of section {label!r} contains a NUL byte, which no shell can hold"
+            raise ValueError(msg)
+        if timeout is not None and not 0 < timeout < float("inf"):
+            msg = f"the timeout of section {label!r} must be a positive number of seconds, not {timeout!r}"
+            raise ValueError(msg)
+        privileged = self.sudo if sudo is None else sudo
+        self._commands.append(Command(label, command, timeout=timeout, stdin=stdin, sudo=privileged))
+        return self
+
+    def script(self, *, masked: bool = False, fail_fast: bool = False) -> str:
+        """Give exactly the text that the next run sends.
+
+        Args:
+            masked: Write `********` where a secret would stand.
+            fail_fast: As given to that run.
+        """
+        return render(self._commands, self._options(fail_fast=fail_fast), self._nonce, masked=masked)
+
+    def run(
+        self,
+        connection: Connection,
+        *,
+        fail_fast: bool = False,
+        timeout: float | None = None,
+        on_output: OnOutput | None = None,
+        keep_output: bool = True,
+    ) -> BatchResult:
+        """Run the commands on a server and wait for their results.
+
+        Args:
+            connection: An open connection.
+            fail_fast: Skip the sections after the first one that failed.
+            timeout: Seconds for the whole batch; then it is ended on the server.
+            on_output: Called with label, `"stdout"` or `"stderr"`, and bytes, as they arrive.
+            keep_output: False leaves the output out of the result, so that memory stays flat;
+                for use with `on_output`.
+
+        Raises:
+            BatchLostError: If the connection broke; what ran after that is unknown.
+            ScriptKilledError: If the shell was ended on the server.
+            BatchTimeoutError: If it took longer than `timeout`.
+        """
+        exchange = self._exchange(
+            connection, fail_fast=fail_fast, timeout=timeout, on_output=on_output, keep_output=keep_output
+        )
+        try:
+            exchange.drive()
+        except BaseException:
+            exchange.cancel()
+            raise
+        return exchange.result()
+
+    def start(
+        self,
+        connection: Connection,
+        *,
+        fail_fast: bool = False,
+        timeout: float | None = None,
+        on_output: OnOutput | None = None,
+        keep_output: bool = True,
+    ) -> PendingBatch:
+        """Start the commands on a server and return at once; the parameters are those of `run`.
+
+        `on_output` is then called from another thread.
+        """
+        return PendingBatch(
+            self._exchange(
+                connection, fail_fast=fail_fast, timeout=timeout, on_output=on_output, keep_output=keep_output
+            )
+        )
+
+    def _options(self, *, fail_fast: bool) -> Options:
+        return Options(shell=self.shell, uninterruptible=self.uninterruptible, fail_fast=fail_fast)
+
+    def _exchange(self, connection: Connection, *, fail_fast: bool, **rest: Any) -> Exchange:
+        from axon_tasks.remote.exchange import Exchange, Request
+
+        nonce, script = self._nonce, self.script(fail_fast=fail_fast)
+        self._nonce = secrets.token_hex(16)
+        request = Request(
+            batch=self.name,
+            script=script,
+            nonce=nonce,
+            labels=tuple(self.labels),
+            shell=self.shell,
+            uninterruptible=self.uninterruptible,
+            privileged=any(command.sudo for command in self._commands),
+            **rest,
+        )
+        return Exchange(connection, request)
+
+
+class PendingBatch:
+    """A batch that runs on a server while the caller does something else.
+
+    Args:
+        exchange: What was prepared; it is started in a thread of its own.
+    """
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+        self._thread = threading.Thread(
+            target=self._drive, name=f"axon-batch-{exchange.request.batch}", daemon=True
+        )
+        self._done = threading.Event()
+        self._thread.start()
+
+    @property
+    def name(self) -> str:
+        """The name of the batch."""
+        return self._exchange.request.batch
+
+    @property
+    def server(self) -> str:
+        """The name of the server."""
+        return self._exchange.server
+
+    def done(self) -> bool:
+        """Whether the batch has ended, in whatever way."""
+        return self._done.is_set()
+
+    def result(self, timeout: float | None = None) -> BatchResult:
+        """Wait for the batch and give its results.
+
+        Args:
+            timeout: Seconds to wait at most; the batch itself goes on.
+
+        Raises:
+            TimeoutError: If it has not ended by then.
+            AxonError: As `Batch.run`, and BatchCancelledError if it was cancelled.
+        """
+        if not self._done.wait(timeout):
+            msg = f"batch {self.name!r} on {self.server} has not ended within {timeout:g} s"
+            raise TimeoutError(msg)
+        return self._exchange.result()
+
+    def cancel(self) -> None:
+        """Stop waiting, and end what still runs on the server unless the batch is uninterruptible."""
+        if not self.done():
+            self._exchange.cancel()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.cancel()
+
+    def _drive(self) -> None:
+        try:
+            self._exchange.drive()
+        except BaseException as error:  # noqa: BLE001 - handed to whoever asks for the result
+            self._exchange.cancel()
+            self._exchange.fail(error)
+        finally:
+            self._done.set()
+
+
+def wait(*pending: PendingBatch, timeout: float | None = None) -> bool:
+    """Wait for all of several batches.
+
+    Args:
+        pending: What was started with `Batch.start`.
+        timeout: Seconds for all of them together.
+
+    Returns:
+        True when every section of every batch exited 0; False otherwise, also when time is up.
+
+    Raises:
+        AxonError: After all have ended, what `result` raises for the first that has no result:
+            a lost connection is not a failed command.
+    """
+    deadline = None if timeout is None else time.monotonic() + timeout
+    results = []
+    failures = []
+    for one in pending:
+        remaining = None if deadline is None else max(0.0, deadline - time.monotonic())
+        try:
+            results.append(one.result(remaining))
+        except TimeoutError:
+            return False
+        except Exception as error:  # noqa: BLE001 - raised below, when all have ended
+            failures.append(error)
+    if failures:
+        raise failures[0]
+    return all(result.ok for result in results)

@@ -1,0 +1,322 @@
+"""One script on its way through one channel: send, read both streams, decide how it ended."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import paramiko
+
+from axon_tasks.remote.batch import BatchResult, Section
+from axon_tasks.remote.failures import (
+    BatchCancelledError,
+    BatchLostError,
+    BatchTimeoutError,
+    ScriptKilledError,
+)
+from axon_tasks.remote.markers import StreamParser
+from axon_tasks.remote.text import sanitize
+from axon_tasks.remote.transport import Wake
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from axon_tasks.remote.connection import Connection
+
+#: More than any read gives: Paramiko's buffer is cheap to empty and dear to take a part of.
+_READ = 64 * 1024 * 1024
+#: Seconds of silence, after the outer shell has ended, until the server is asked whether the script still runs.
+_SILENCE = 2.0
+#: Seconds to wait for the exit status that explains the end of a stream.
+_EXPLANATION = 5.0
+#: Seconds within which a cancelled script must be ended, or at least told to.
+_CANCEL = 3.0
+
+
+@dataclass(frozen=True)
+class Request:
+    """What one run of a batch is made of; see `Batch.run` for the parameters that stand there too.
+
+    Args:
+        batch: Name of the batch.
+        script: What is sent.
+        nonce: What its markers carry.
+        labels: One per section.
+        shell: The program that gets the script.
+        uninterruptible: Leave it running on the server when it is cancelled.
+        privileged: Something in it may run under sudo, so ending it may need sudo too.
+        timeout: Seconds for the whole script.
+        on_output: Called with label, stream and bytes.
+        keep_output: Whether the result holds the output.
+    """
+
+    batch: str
+    script: str
+    nonce: str
+    labels: tuple[str, ...]
+    shell: str = "sh"
+    uninterruptible: bool = False
+    privileged: bool = False
+    timeout: float | None = None
+    on_output: Callable[[str, str, bytes], None] | None = None
+    keep_output: bool = True
+
+
+class Exchange:
+    """Drive one script to its end.
+
+    Args:
+        connection: Where it runs.
+        request: What runs.
+    """
+
+    def __init__(self, connection: Connection, request: Request) -> None:
+        self.request = request
+        self.server = connection.name
+        self._connection = connection
+        self._wake = Wake()
+        self._stdout = self._parser("stdout")
+        self._stderr = self._parser("stderr")
+        self._channel: paramiko.Channel | None = None
+        self._received = 0
+        self._began = time.monotonic()
+        self._ended: float | None = None
+        self._failure: BaseException | None = None
+        self._cancelled = False
+        self._lock = threading.Lock()
+        self._driver: threading.Thread | None = None
+        self._driven = threading.Event()
+
+    def drive(self) -> None:
+        """Send the script and read until it has ended; `result` tells how.
+
+        Only what is not an outcome of the script is raised here, such as KeyboardInterrupt
+        or an exception of `on_output`.
+        """
+        self._began = time.monotonic()
+        self._driver = threading.current_thread()
+        self._connection.exchanges.add(self)
+        try:
+            self._send()
+            self._receive()
+        except (paramiko.SSHException, OSError, EOFError) as error:
+            self._failure = self._failure or self._lost(
+                f"the connection broke ({error or type(error).__name__})"
+            )
+        finally:
+            self._ended = time.monotonic()
+            self._connection.exchanges.discard(self)
+            self._driven.set()
+            if self._is_finished():
+                self._close_channel()
+
+    def result(self) -> BatchResult:
+        """Give the sections, or raise why there are none."""
+        if self._failure is not None:
+            raise self._failure
+        return self._collect()
+
+    def fail(self, error: BaseException) -> None:
+        """Note an error as the outcome."""
+        self._failure = error
+
+    def cancel(self) -> None:
+        """Stop reading and end the script on the server; twice does no harm."""
+        with self._lock:
+            if self._cancelled or self._is_finished():
+                return
+            self._cancelled = True
+            self._failure = self._failure or BatchCancelledError(
+                f"batch {self.request.batch!r} on {self.server} was cancelled", self._collect()
+            )
+        self._wake.set()
+        if self._driver is not None and self._driver is not threading.current_thread():
+            self._driven.wait(_CANCEL)
+        self._stdout.emit = self._stderr.emit = None
+        try:
+            if not self.request.uninterruptible:
+                self._end_remotely()
+        finally:
+            self._close_channel()
+
+    def _send(self) -> None:
+        channel = self._connection.ready_shell(self.request.shell)
+        channel.axon_wake = self._wake  # type: ignore[attr-defined]
+        self._channel = channel
+        channel.in_buffer.set_event(self._wake)
+        channel.in_stderr_buffer.set_event(self._wake)
+        channel.sendall(self.request.script.encode("utf-8", errors="surrogateescape"))
+        channel.shutdown_write()
+        self._connection.refill()
+
+    def _receive(self) -> None:
+        deadline = None if self.request.timeout is None else self._began + self.request.timeout
+        while not self._is_finished() and self._failure is None:
+            heard = self._wake.wait(self._patience(deadline))
+            self._wake.rearm()
+            closed = self._at_end()
+            moved = self._drain()
+            if self._is_finished() or self._cancelled:
+                return
+            if closed:
+                self._explain_end()
+            elif deadline is not None and time.monotonic() >= deadline:
+                self._time_out()
+            elif not heard and not moved and self._has_exited() and not self._runs_on():
+                self._explain_end()
+
+    def _patience(self, deadline: float | None) -> float | None:
+        """Seconds to sleep: for ever, until the deadline, or until a silence must be explained."""
+        limits = [_SILENCE] if self._has_exited() else []
+        if deadline is not None:
+            limits.append(max(0.0, deadline - time.monotonic()))
+        return min(limits) if limits else None
+
+    def _drain(self) -> bool:
+        channel = self._open_channel()
+        moved = False
+        while channel.recv_ready():
+            moved = True
+            self._take(self._stdout, channel.recv(_READ))
+        while channel.recv_stderr_ready():
+            moved = True
+            self._take(self._stderr, channel.recv_stderr(_READ))
+        return moved
+
+    def _take(self, parser: StreamParser, data: bytes) -> None:
+        self._received += len(data)
+        parser.feed(data)
+
+    def _is_finished(self) -> bool:
+        return self._stdout.finished and self._stderr.finished
+
+    def _at_end(self) -> bool:
+        channel = self._open_channel()
+        return bool(channel.closed or channel.eof_received)
+
+    def _has_exited(self) -> bool:
+        """Whether the outer shell has ended; what it started may still run and report."""
+        channel = self._open_channel()
+        return channel.exit_status != -1 or _signal_of(channel) is not None
+
+    def _runs_on(self) -> bool:
+        """Ask the server whether the script still runs without its outer shell."""
+        process = self._stdout.process
+        return process is not None and self._connection.ask(f"[ -d /proc/{process} ]") in {0, None}
+
+    def _explain_end(self) -> None:
+        """The output ended without the final marker: find out why."""
+        channel = self._open_channel()
+        channel.status_event.wait(_EXPLANATION)
+        self._stdout.close()
+        self._stderr.close()
+        signal = _signal_of(channel)
+        if signal is not None:
+            self._failure = self._killed(f"was killed by SIG{signal}")
+        elif channel.exit_status != -1:
+            self._failure = self._killed(f"ended with status {channel.exit_status} before the script did")
+        else:
+            self._failure = self._lost("the connection broke")
+
+    def _killed(self, how: str) -> ScriptKilledError:
+        what = (
+            f"batch {self.request.batch!r}: its shell on {self.server} {how}{self._position()}{self._noise()}"
+        )
+        login = f"ssh {self._connection.destination} 'echo echo ok | {self.request.shell} -s'"
+        hint = f"this should print ok: {login}" if self._stdout.process is None else None
+        return ScriptKilledError(what, self._collect(), hint=hint)
+
+    def _lost(self, how: str) -> BatchLostError:
+        what = f"batch {self.request.batch!r} on {self.server}: {how}{self._position()}{self._noise()}"
+        hint = (
+            "the script runs on to its end on the server"
+            if self.request.uninterruptible
+            else "what ran after that is unknown; look at the server before you try again"
+        )
+        return BatchLostError(what, self._collect(), hint=hint)
+
+    def _time_out(self) -> None:
+        limit = self.request.timeout
+        what = f"batch {self.request.batch!r} on {self.server} took longer than {limit:g} s{self._position()}"
+        failure = BatchTimeoutError(what, self._collect())
+        self._failure = failure
+        self.cancel()
+
+    def _position(self) -> str:
+        running = self._stdout.running
+        if running is not None:
+            return f" during section {self.request.labels[running]!r}"
+        if self._stdout.process is None:
+            return " before the script began"
+        ended = sum(slot.code is not None for slot in self._stdout.slots)
+        return f" after {ended} of {len(self.request.labels)} sections"
+
+    def _noise(self) -> str:
+        if self._stdout.process is not None:
+            return ""
+        said = sanitize((self._stdout.noise + self._stderr.noise).decode("utf-8", errors="replace")).strip()
+        return f"; the server said: {said}" if said else ""
+
+    def _collect(self) -> BatchResult:
+        complete = self._is_finished()
+        sections = [
+            Section(
+                label,
+                stdout_bytes=b"".join(out.chunks),
+                stderr_bytes=b"".join(err.chunks),
+                exit_code=out.code,
+                duration=out.ended - out.began if out.began is not None and out.ended is not None else 0.0,
+                skipped=complete and out.code is None,
+            )
+            for label, out, err in zip(
+                self.request.labels, self._stdout.slots, self._stderr.slots, strict=True
+            )
+        ]
+        duration = (self._ended or time.monotonic()) - self._began
+        return BatchResult(
+            self.request.batch, self.server, sections, duration=duration, bytes_received=self._received
+        )
+
+    def _parser(self, stream: str) -> StreamParser:
+        request = self.request
+        parser = StreamParser(request.nonce, len(request.labels), keep=request.keep_output)
+        hand_out = request.on_output
+        if hand_out is not None:
+            parser.emit = lambda index, chunk: hand_out(request.labels[index], stream, chunk)
+        return parser
+
+    def _end_remotely(self) -> None:
+        session = self._await_session()
+        if session is not None:
+            with contextlib.suppress(paramiko.SSHException, OSError, EOFError):
+                self._connection.end_session(session, privileged=self.request.privileged, within=_CANCEL)
+
+    def _await_session(self) -> int | None:
+        """Give the session number that the script reports first; a script that was just sent needs a moment."""
+        deadline = time.monotonic() + _CANCEL
+        while self._stdout.session is None and self._channel is not None and time.monotonic() < deadline:
+            if self._at_end() or not self._connection.is_connected:
+                return None
+            self._drain()
+            if self._stdout.session is None:
+                self._wake.wait(0.05)
+                self._wake.rearm()
+        return self._stdout.session
+
+    def _open_channel(self) -> paramiko.Channel:
+        if self._channel is None:
+            msg = "no channel"
+            raise paramiko.SSHException(msg)
+        return self._channel
+
+    def _close_channel(self) -> None:
+        if self._channel is not None:
+            with contextlib.suppress(paramiko.SSHException, OSError, EOFError):
+                self._channel.close()
+
+
+def _signal_of(channel: paramiko.Channel) -> str | None:
+    return getattr(channel, "axon_exit_signal", None)
