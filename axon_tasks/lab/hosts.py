@@ -146,7 +146,9 @@ class Accounts:
     @classmethod
     def of_machine(cls) -> Accounts:
         """As it is on this machine now."""
-        return cls(*(Path("/etc", name).read_text(encoding="utf-8") for name in ("passwd", "group", "shadow")))
+        return cls(
+            *(Path("/etc", name).read_text(encoding="utf-8") for name in ("passwd", "group", "shadow"))
+        )
 
     def with_deploy_user(self, *, docker: bool) -> Accounts:
         """Add the unprivileged login; a `*` as password lets keys in, where `!` would lock the account (sshd(8))."""
@@ -158,7 +160,9 @@ class Accounts:
                 group.append("docker:x:1999:")
             group = [_with_member(line) if line.startswith("docker:") else line for line in group]
         return Accounts(
-            passwd=_lines([*passwd, f"{DEPLOY_USER}:x:{DEPLOY_UID}:{DEPLOY_UID}::/home/{DEPLOY_USER}:/bin/bash"]),
+            passwd=_lines(
+                [*passwd, f"{DEPLOY_USER}:x:{DEPLOY_UID}:{DEPLOY_UID}::/home/{DEPLOY_USER}:/bin/bash"]
+            ),
             group=_lines([*group, f"{DEPLOY_USER}:x:{DEPLOY_UID}:"]),
             shadow=_lines([*shadow, f"{DEPLOY_USER}:*:19000:0:99999:7:::"]),
         )
@@ -271,7 +275,9 @@ def _app_files(host: LabHost) -> list[HostFile]:
     ]
 
 
-def host_spec(host: LabHost, base: Path, files: list[HostFile], rtt: float, *, installed: bool) -> dict[str, object]:
+def host_spec(
+    host: LabHost, base: Path, files: list[HostFile], rtt: float, *, installed: bool
+) -> dict[str, object]:
     """What `init.py` needs to know to become this host.
 
     Args:

@@ -59,7 +59,7 @@ def launch(spec: dict[str, Any]) -> None:
         sys.exit(f"unshare: {os.strerror(ctypes.get_errno())}")
     pid = os.fork()
     if pid:
-        print(pid, flush=True)
+        os.write(1, f"{pid}\n".encode())
         os._exit(0)
     if sys.stdin.readline() != "go\n":  # the lab has died, or could not connect the network
         sys.exit(1)
@@ -106,8 +106,16 @@ def enter(base: pathlib.Path, own: list[str]) -> None:
     if os.path.ismount("/sys/fs/cgroup"):
         run("mount", "--rbind", "/sys/fs/cgroup", str(root / "sys/fs/cgroup"))
     run("mount", "--rbind", "/dev", str(root / "dev"))
-    run("mount", "-t", "tmpfs", "-o", "mode=1777", "tmpfs", str(root / "dev/shm"))  # noqa: S108  (a mount point)
-    run("mount", "-t", "devpts", "-o", "newinstance,ptmxmode=0666,mode=0620,gid=5", "devpts", str(root / "dev/pts"))
+    run("mount", "-t", "tmpfs", "-o", "mode=1777", "tmpfs", str(root / "dev/shm"))
+    run(
+        "mount",
+        "-t",
+        "devpts",
+        "-o",
+        "newinstance,ptmxmode=0666,mode=0620,gid=5",
+        "devpts",
+        str(root / "dev/pts"),
+    )
     run("mount", "--bind", str(root / "dev/pts/ptmx"), str(root / "dev/ptmx"))
     (root / "mnt").mkdir(exist_ok=True)
     os.chdir(root)

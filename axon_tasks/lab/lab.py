@@ -16,21 +16,20 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from axon_tasks.errors import AxonError, UsageError
 from axon_tasks.lab import machine
 from axon_tasks.lab.hosts import (
     MAX_APPS,
-    REGISTRY,
     REGISTRY_PASSWORD,
     REGISTRY_PORT,
     REGISTRY_PORT_WITH_LOGIN,
     REGISTRY_USER,
+    SSHD_BEHIND_PROXY,
     Accounts,
     LabHost,
     Secrets,
@@ -39,13 +38,18 @@ from axon_tasks.lab.hosts import (
     host_spec,
     sshd_port,
 )
-from axon_tasks.lab.machine import Report
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from axon_tasks.lab.machine import Report
 
 #: Sockets have paths of at most 108 bytes (unix(7)), so what holds them is not below the project.
 RUN = Path("/run/axon-lab")
 STORE = Path("/var/lib/axon-lab")
 
 _INIT = Path(__file__).with_name("init.py")
+_DELAY = Path(__file__).with_name("delay.py")
 _READY_TIMEOUT = 60.0
 _SERVICE_TIMEOUT = 20.0
 
@@ -155,7 +159,9 @@ class Lab:
         for host in self.hosts:
             if host.name == name:
                 return host
-        raise UsageError(f"The lab has no host {name!r}.", hint=f"It has: {', '.join(h.name for h in self.hosts)}")
+        raise UsageError(
+            f"The lab has no host {name!r}.", hint=f"It has: {', '.join(h.name for h in self.hosts)}"
+        )
 
     # --- up and down -------------------------------------------------------------------------------------------
 
@@ -261,7 +267,12 @@ class Lab:
         argv = ["sh", "-c", command] if isinstance(command, str) else list(command)
         data = stdin.encode() if isinstance(stdin, str) else stdin
         done = subprocess.run(
-            [*self.enter(name), *argv], input=data or b"", capture_output=True, timeout=timeout, check=False, env=_ENV
+            [*self.enter(name), *argv],
+            input=data or b"",
+            capture_output=True,
+            timeout=timeout,
+            check=False,
+            env=_ENV,
         )
         result = subprocess.CompletedProcess(
             argv, done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
@@ -319,7 +330,9 @@ class Lab:
         for name in ["client", *(host.name for host in logins)]:
             if not (keys / name).exists():
                 comment = "axon-tasks lab" if name == "client" else name
-                machine.run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", str(keys / name))
+                machine.run(
+                    "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", str(keys / name)
+                )
         self._hand_out(keys, logins)
         return Secrets(
             client_public=(keys / "client.pub").read_text(encoding="ascii"),
@@ -389,9 +402,9 @@ class Lab:
             env=_ENV,
         )
         with launcher:
-            assert launcher.stdin  # noqa: S101  (a pipe was asked for above)
-            assert launcher.stdout  # noqa: S101  (same)
-            assert launcher.stderr  # noqa: S101  (same)
+            assert launcher.stdin  # pipes were asked for above
+            assert launcher.stdout
+            assert launcher.stderr
             line = launcher.stdout.readline()
             if line:
                 machine.connect(host.name, int(line))
@@ -403,12 +416,58 @@ class Lab:
             raise AxonError(f"The lab host {host.name} could not be started: {said or 'no process'}")
 
     def _set_rtt(self, host: LabHost) -> None:
-        """Let sshd listen where the wanted round-trip time needs it; TODO-free: the proxy follows in `delay`."""
+        """Give the host's SSH the wanted round-trip time: sshd on port 22 itself, or behind a delay proxy."""
+        if not host.has_ssh:
+            return
+        running = self._proxy(host)
+        if (running["rtt"] if running else 0.0) == self.rtt:
+            return
+        if running:
+            self.exec(host.name, ["kill", str(running["pid"])], check=False)
+            _until(lambda: self._proxy(host) is None, f"the delay proxy of {host.name} does not end")
+        setting = sshd_port(self.rtt)
+        config = self.path(host.name, setting.path)
+        if config.read_text(encoding="utf-8") != setting.text:
+            config.write_text(setting.text or "", encoding="utf-8")
+            self.exec(host.name, "kill -HUP $(cat /run/lab/sshd.pid)", check=False)
+        if self.rtt:
+            self._start_proxy(host)
+
+    def _start_proxy(self, host: LabHost) -> None:
+        """Start the proxy in the host's network and PID namespaces, but with this machine's files, where Python is."""
+        entry = ["nsenter", "--target", str(self.pid(host.name)), "--net", "--pid", "--"]
+        ports = ["--port", "22", "--target", str(SSHD_BEHIND_PROXY)]
+        state = ["--rtt", str(self.rtt), "--state", str(_delay_file(host.name))]
+        with (STORE / host.name / "delay.log").open("w", encoding="utf-8") as log:
+            subprocess.Popen(
+                [*entry, sys.executable, "-I", str(_DELAY), *ports, *state],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                cwd="/",
+                env=_ENV,
+            )
+        _until(lambda: self._proxy(host) is not None, f"the delay proxy of {host.name} does not start")
+
+    def connections(self, name: str) -> int:
+        """How many SSH connections a host has had since its round-trip time was set; 0 without one."""
+        running = self._proxy(self.host(name))
+        return int(running["connections"]) if running else 0
+
+    def _proxy(self, host: LabHost) -> dict[str, Any] | None:
+        """What the host's delay proxy says of itself, if it is alive."""
+        try:
+            stats: dict[str, Any] = json.loads(_delay_file(host.name).read_text(encoding="utf-8"))
+            words = self.path(host.name, f"/proc/{stats['pid']}/cmdline").read_bytes().split(b"\0")
+        except (OSError, ValueError, KeyError, AxonError):
+            return None
+        return stats if os.fsencode(_DELAY) in words else None
 
     def _wait_ready(self, host: LabHost) -> None:
         for service in host.services:
             _until(
-                lambda service=service: self._answers(host, service),  # type: ignore[misc]
+                lambda service=service: self._answers(host, service),
                 f"{service} on {host.name} does not answer",
                 self._log_of(host, service),
                 _READY_TIMEOUT,
@@ -479,7 +538,9 @@ def find_project() -> Path:
 def _write(path: Path, text: str) -> None:
     """Replace a file as a whole, readable by its owner only."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+    with os.fdopen(
+        os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8"
+    ) as file:
         file.write(text)
     temporary.replace(path)
 
@@ -494,6 +555,11 @@ def _htpasswd() -> str:
 def _remember(name: str, pid: int) -> None:
     """Note a host's first process together with when it was started: the number alone may be used again."""
     _write(RUN / f"{name}.json", json.dumps({"pid": pid, "started": _started(pid)}))
+
+
+def _delay_file(name: str) -> Path:
+    """Where the delay proxy of a host keeps its statistics."""
+    return RUN / f"{name}.delay.json"
 
 
 def _recall(name: str) -> int | None:

@@ -90,20 +90,23 @@ def exclusive(report: Report) -> Iterator[None]:
 
 def missing_packages() -> list[str]:
     """The packages that bring the programs which are not there."""
-    missing = {package for program, package in PROGRAMS.items() if shutil.which(program, path=_SYSTEM_PATH) is None}
-    if "busybox-static" not in missing and not busybox_is_static():
+    missing = {
+        package for program, package in PROGRAMS.items() if shutil.which(program, path=_SYSTEM_PATH) is None
+    }
+    if busybox_path() is None:
         missing.add("busybox-static")
     return sorted(missing)
 
 
-def busybox_is_static() -> bool:
-    """Whether busybox runs without libraries, as it must in an image that holds nothing else."""
-    path = shutil.which("busybox", path=_SYSTEM_PATH)
-    if path is None:
-        return False
-    interpreter = b"/ld-linux", b"/ld-musl"
-    head = Path(path).read_bytes()[:4096]
-    return not any(name in head for name in interpreter)
+def busybox_path() -> Path | None:
+    """Where a busybox is that runs without libraries, as it must in an image that holds nothing else."""
+    name = shutil.which("busybox", path=_SYSTEM_PATH)
+    if name is None:
+        return None
+    # A dynamic executable names its interpreter right behind its headers (elf(5), PT_INTERP).
+    with Path(name).open("rb") as file:
+        head = file.read(4096)
+    return None if b"/ld-linux" in head or b"/ld-musl" in head else Path(name)
 
 
 def install_packages(report: Report) -> None:
@@ -134,12 +137,16 @@ def install_packages(report: Report) -> None:
                 )
     still = missing_packages()
     if still:
-        raise AxonError(f"apt-get has installed its packages, but these programs are still missing: {', '.join(still)}")
+        raise AxonError(
+            f"apt-get has installed its packages, but these programs are still missing: {', '.join(still)}"
+        )
 
 
 def _apt(*argv: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    return subprocess.run(argv, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        argv, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
 
 
 @contextlib.contextmanager
@@ -204,7 +211,11 @@ def _filter_rules() -> list[list[str]]:
         filtered = switch.read_text(encoding="ascii").strip() == "1"
     except OSError:
         filtered = False
-    return [["FORWARD", "-i", BRIDGE, "-o", BRIDGE, "-j", "ACCEPT"]] if filtered and shutil.which("iptables") else []
+    return (
+        [["FORWARD", "-i", BRIDGE, "-o", BRIDGE, "-j", "ACCEPT"]]
+        if filtered and shutil.which("iptables")
+        else []
+    )
 
 
 def connect(name: str, pid: int) -> None:
