@@ -115,7 +115,9 @@ def pull(image: str, registry: Registry | None) -> str:
             "DOCKER_CONFIG=$(mktemp -d) || exit 30",
             "export DOCKER_CONFIG",
             "trap 'rm -rf \"$DOCKER_CONFIG\"' EXIT",
-            command("docker", "login", "--username", registry.username, "--password-stdin", registry.server or "")
+            command(
+                "docker", "login", "--username", registry.username, "--password-stdin", registry.server or ""
+            )
             + " >/dev/null || exit 33",
         ]
     lines += [
@@ -254,7 +256,9 @@ def remove_release(environment: Environment, release: str) -> str:
 def retire(environment: Environment, container_ids: tuple[str, ...]) -> str:
     """Drain, stop and remove the named containers; explicit ids, never "everything but the new one"."""
     return script(
-        "\n".join([f"retire {command(one)} || retire_failed=1" for one in container_ids] + ["exit $retire_failed"]),
+        "\n".join(
+            [f"retire {command(one)} || retire_failed=1" for one in container_ids] + ["exit $retire_failed"]
+        ),
         ("drain",),
         **_timing(environment),
         retire_failed=0,

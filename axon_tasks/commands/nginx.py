@@ -65,7 +65,9 @@ def is_ours(text: str, environment: Environment) -> bool:
     return text.startswith(header(environment))
 
 
-def render(environment: Environment, backends: tuple[Backend, ...], *, version: tuple[int, ...], slot: str) -> Files:
+def render(
+    environment: Environment, backends: tuple[Backend, ...], *, version: tuple[int, ...], slot: str
+) -> Files:
     """The two files of an environment.
 
     Args:
@@ -80,7 +82,9 @@ def render(environment: Environment, backends: tuple[Backend, ...], *, version: 
         "backends": backends,
         "slot": slot,
         "slots": environment.switch == "slots",
-        "upstreams": {one: naming.upstream_name(environment.product, environment.name, one) for one in naming.SLOTS},
+        "upstreams": {
+            one: naming.upstream_name(environment.product, environment.name, one) for one in naming.SLOTS
+        },
         "backend": naming.backend_name(environment.product, environment.name),
         "name": naming.config_name(environment.product, environment.name),
         "variable": "axon_" + re.sub(r"[^a-z0-9]", "_", f"{environment.product}_{environment.name}"),
@@ -91,7 +95,8 @@ def render(environment: Environment, backends: tuple[Backend, ...], *, version: 
     templates = _templates()
     # Macros leave blank lines behind, and the files are read by people.
     upstream, site = (
-        re.sub(r"\n\s*\n+", "\n", templates.get_template(f"{kind}.conf.j2").render(values)) for kind in ("upstream", "site")
+        re.sub(r"\n\s*\n+", "\n", templates.get_template(f"{kind}.conf.j2").render(values))
+        for kind in ("upstream", "site")
     )
     return Files(upstream, site)
 

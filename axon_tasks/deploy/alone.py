@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from axon_tasks.deploy import inspecting, locking, staging, starting, switching
 from axon_tasks.deploy.engine import Step, execute
 from axon_tasks.deploy.problems import DeployFailedError
 from axon_tasks.deploy.runner import outcome
@@ -13,17 +14,17 @@ from axon_tasks.errors import StepFailedError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from axon_tasks.deploy.deployment import Deployment
     from axon_tasks.deploy.engine import Report
+    from axon_tasks.deploy.run import Deployment
 
 
 def _inspect(run: Deployment) -> Report:
-    return run.inspect(reserve=False)
+    return inspecting.inspect(run, reserve=False)
 
 
 def _start(run: Deployment) -> Report:
-    run.digest or run.pull()
-    return run.start(wait=False)
+    starting.pull(run)
+    return starting.start(run, wait=False)
 
 
 def _health(run: Deployment) -> Report:
@@ -32,14 +33,14 @@ def _health(run: Deployment) -> Report:
             f"{run.environment.name}: no release runs whose health could be asked for",
             hint=f"Deploy one: fab deploy --env={run.environment.name}",
         )
-    return run.health()
+    return starting.health(run)
 
 
 def _switch(run: Deployment) -> Report:
     run.adopt_candidate()
     run.wanted()
-    run.stage()
-    return run.switch()
+    staging.stage(run)
+    return switching.switch(run)
 
 
 def _serving(run: Deployment) -> None:
@@ -52,19 +53,19 @@ def _serving(run: Deployment) -> None:
 
 def _record(run: Deployment) -> Report:
     _serving(run)
-    return run.record()
+    return switching.record(run)
 
 
 def _retire(run: Deployment) -> Report:
     _serving(run)
-    return run.retire()
+    return switching.retire(run)
 
 
 #: What each step runs when it is called alone, after its inspection; and whether it changes something.
 ALONE: dict[str, tuple[Callable[[Deployment], Report] | None, bool]] = {
     "inspect": (None, False),
-    "pull": (lambda run: run.pull(), False),
-    "stage": (lambda run: run.stage(), False),
+    "pull": (starting.pull, False),
+    "stage": (staging.stage, False),
     "start": (_start, True),
     "health": (_health, False),
     "switch": (_switch, True),
@@ -84,13 +85,13 @@ def step(run: Deployment, name: str) -> None:
         DeployFailedError: It failed; what it had started is removed again.
     """
     work, changes = ALONE[name]
-    inspection = (lambda: run.inspect(reserve=True)) if name == "start" else (lambda: _inspect(run))
+    inspection = (lambda: inspecting.inspect(run)) if name == "start" else (lambda: _inspect(run))
     plan = [Step("inspect", (), inspection)]
     if changes:
-        plan.append(Step("lock", (), run.hold_lock))
+        plan.append(Step("lock", (), lambda: locking.hold_lock(run)))
     if work is not None:
         plan.append(Step(name, ("inspect", "lock"), lambda: work(run)))
     errors = flatten(execute(plan, run.listener, run.servers.abort))
     if errors:
-        left = run.undo()
+        left = starting.undo(run)
         raise DeployFailedError([*errors, *left], outcome(run))

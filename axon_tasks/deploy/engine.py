@@ -97,7 +97,7 @@ def execute(steps: Sequence[Step], listener: Listener, abort: Callable[[], None]
                         continue
                     listener.failed(step.name, time.monotonic() - since)
                     if not isinstance(error, AxonError):
-                        raise error
+                        raise error  # noqa: TRY301  (a defect of ours: told as it is, after the others have ended)
                     if not errors:
                         abort()
                     errors.append(error)

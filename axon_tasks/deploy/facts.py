@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from axon_tasks.config import Environment
 
 
+#: The highest TCP port (RFC 9293: 16 bits).
+MAX_PORT = 65535
+
+
 def _unexpected(server: str, what: str, text: str) -> AxonError:
     return AxonError(
         f"{server}: unexpected answer to {what}: {text[:200]!r}",
@@ -127,12 +131,13 @@ class AppFacts:
 
 def parse_ports(server: str, text: str) -> tuple[int, int] | None:
     """The two reserved ports; None if there are none yet."""
-    words = text.split()
-    if not words:
+    if not text.strip():
         return None
-    if len(words) != 2 or not all(re.fullmatch(r"[0-9]{1,5}", word) and 0 < int(word) < 65536 for word in words):  # noqa: PLR2004  (a pair of TCP ports)
+    match = re.fullmatch(r"([0-9]{1,5})\s+([0-9]{1,5})", text.strip())
+    ports = (int(match.group(1)), int(match.group(2))) if match else (0, 0)
+    if not all(0 < port <= MAX_PORT for port in ports):
         raise _unexpected(server, "the reserved ports", text)
-    return int(words[0]), int(words[1])
+    return ports
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from axon_tasks.deploy.facts import AppFacts
+    from axon_tasks.remote import Section
 
 
 class Pattern(NamedTuple):
@@ -175,13 +176,15 @@ STATUS_HINTS = {
 }
 
 
-def _hint(seen: Diagnosis) -> str:
+def _hint(seen: Diagnosis) -> str:  # noqa: PLR0911  (one known pattern a line, the first that fits)
     if seen.out_of_memory:
         return "It ran out of memory: raise `container: {memory}` or look for a leak."
     if "exec format error" in seen.logs:
         return "The image is built for another processor: build it for the server's platform."
     if seen.exit_code is not None:
-        return EXIT_HINTS.get(seen.exit_code, "The command ended with an error of its own: see the log lines.")
+        return EXIT_HINTS.get(
+            seen.exit_code, "The command ended with an error of its own: see the log lines."
+        )
     status = seen.answer.removeprefix("HTTP ")
     if status in STATUS_HINTS:
         return STATUS_HINTS[status]
@@ -191,7 +194,9 @@ def _hint(seen: Diagnosis) -> str:
             " on 0.0.0.0 and not on 127.0.0.1."
         )
     if re.search(r"timed out|no answer within", seen.answer, re.IGNORECASE):
-        return "The application accepts connections and does not answer: it may still be starting, or be stuck."
+        return (
+            "The application accepts connections and does not answer: it may still be starting, or be stuck."
+        )
     if seen.docker_health.startswith(("unhealthy", "starting")):
         return "HTTP is answered, but Docker's own HEALTHCHECK is not: set `health: {docker: false}` to ignore it."
     if status.startswith("5"):
@@ -204,7 +209,9 @@ class UnhealthyError(StepFailedError):
 
     def __init__(self, diagnosis: Diagnosis) -> None:
         self.diagnosis = diagnosis
-        super().__init__(f"{diagnosis.server}: {diagnosis.container} did not become healthy: {diagnosis.answer}")
+        super().__init__(
+            f"{diagnosis.server}: {diagnosis.container} did not become healthy: {diagnosis.answer}"
+        )
 
 
 class DeployFailedError(AxonError):
@@ -236,3 +243,9 @@ def check_app(facts: AppFacts, env_file: str | None, ssh_target: str) -> list[Ax
     else:
         hint = f"Give it to the user that deploys: ssh {ssh_target} ls -l {env_file}"
     return [StepFailedError(f"{facts.server}: the env file {env_file} is {facts.env_file}", hint=hint)]
+
+
+def must(server: str, doing: str, section: Section) -> None:
+    """Raise an explanation if a section failed."""
+    if not section.ok:
+        raise explain(server, doing, f"{section.stderr}\n{section.stdout}".strip(), code=section.exit_code)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import getpass
 import socket
 import subprocess
@@ -75,7 +75,7 @@ def who() -> str:
 
 def utc_now() -> str:
     """The current time as ISO 8601 in UTC, to the second."""
-    return datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return dt.datetime.now(dt.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def git_commit(folder: Path) -> str:

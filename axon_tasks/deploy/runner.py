@@ -5,10 +5,13 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from axon_tasks.deploy.deployment import Deployment, Options, steps
 from axon_tasks.deploy.engine import execute
+from axon_tasks.deploy.locking import release_lock
+from axon_tasks.deploy.plan import steps
 from axon_tasks.deploy.problems import DeployFailedError
+from axon_tasks.deploy.run import Deployment, Options
 from axon_tasks.deploy.servers import Servers, flatten
+from axon_tasks.deploy.starting import undo
 from axon_tasks.errors import AfterSwitchError, AxonError
 from axon_tasks.remote import Fleet
 
@@ -18,8 +21,6 @@ if TYPE_CHECKING:
 
     from axon_tasks.config import Environment, Project
     from axon_tasks.deploy.engine import Listener
-
-
 
 
 class InterruptedRunError(AxonError):
@@ -44,7 +45,7 @@ def _session(
         try:
             yield run
         finally:
-            run.release_lock()
+            release_lock(run)
 
 
 def deploy(project: Project, environment: Environment, options: Options, listener: Listener) -> Deployment:
@@ -68,10 +69,10 @@ def deploy(project: Project, environment: Environment, options: Options, listene
         try:
             errors = flatten(execute(steps(run), listener, run.servers.abort))
         except KeyboardInterrupt:
-            left = run.undo()
+            left = undo(run)
             raise InterruptedRunError("\n".join(["Interrupted.", *map(str, left), outcome(run)])) from None
         if errors:
-            left = run.undo()
+            left = undo(run)
             if run.switched:
                 errors = [_after_switch(error) for error in errors]
             raise DeployFailedError([*errors, *left], outcome(run))
@@ -96,5 +97,3 @@ def outcome(run: Deployment) -> str:
     if run.app:
         return f"{name}: nothing was switched; no release of this tool served before."
     return f"{name}: nothing was changed."
-
-

@@ -10,9 +10,9 @@ from axon_tasks.remote.text import sanitize
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from axon_tasks.deploy.deployment import Deployment
     from axon_tasks.deploy.engine import Report
     from axon_tasks.deploy.problems import Diagnosis
+    from axon_tasks.deploy.run import Deployment
 
 
 def _style(stream: TextIO, text: str, code: str) -> str:
@@ -34,7 +34,8 @@ class Progress:
 
     def line(self, text: str) -> None:
         """One line, at once: a pipe must not hold it back."""
-        print(text, file=self.stream, flush=True)
+        self.stream.write(f"{text}\n")
+        self.stream.flush()
 
     def started(self, step: str) -> None:
         """On a terminal the long steps announce themselves."""
@@ -71,17 +72,17 @@ def _servers(seconds: Mapping[str, float]) -> str:
 
 def headline(run_name: str, reference: str, system: tuple[str, ...], app: tuple[str, ...]) -> str:
     """What is about to happen, and where."""
-    return f"Deploying {reference} to {run_name} (nginx on {', '.join(system)}; containers on {', '.join(app)})"
+    return (
+        f"Deploying {reference} to {run_name} (nginx on {', '.join(system)}; containers on {', '.join(app)})"
+    )
 
 
 def summary(run: Deployment, seconds: float) -> str:
     """The last lines of a deploy that went well."""
     release = run.wanted()
     scheme = "https" if run.environment.tls else "http"
-    lines = [
-        f"Done in {seconds:.2f} s: {release.reference} serves {scheme}://{run.environment.domain}"
-        f" (release {release.id}, slot {release.slot})"
-    ]
+    where = f"{scheme}://{run.environment.domain} (release {release.id}, slot {release.slot})"
+    lines = [f"Done in {seconds:.2f} s: {release.reference} serves {where}"]
     if run.retiring:
         jobs = ", ".join(f"{server}: {job}" for server, job in run.retiring.items())
         lines.append(f"The release before it drains and is removed in the background ({jobs}).")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from axon_tasks.deploy.staging import must_install
 from axon_tasks.remote.text import sanitize
 
 if TYPE_CHECKING:
-    from axon_tasks.deploy.deployment import Deployment
+    from axon_tasks.deploy.run import Deployment
 
 
 def inspection(run: Deployment) -> str:
@@ -35,7 +36,7 @@ def staged(run: Deployment) -> str:
     """The files that a deploy would write, per server, or that they are there already."""
     lines = []
     for server, files in run.files.items():
-        if not run.must_install(server):
+        if not must_install(run, server):
             lines.append(f"  {server}: both files are as wanted; a deploy would not reload nginx")
             continue
         for kind, text in (("upstreams", files.upstream), ("sites", files.site)):

@@ -8,7 +8,6 @@ deployment once per host over a connection of Fabric's own.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from invoke.tasks import Task
@@ -17,6 +16,8 @@ from invoke.tasks import task as invoke_task
 from axon_tasks.errors import AxonError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from axon_tasks.config import Environment, Project
 
 P = ParamSpec("P")

@@ -32,8 +32,8 @@ def show_failure(failed: DeployFailedError) -> None:
 
     for error in failed.errors:
         if isinstance(error, UnhealthyError):
-            print(f"\n{console.diagnosis(error.diagnosis)}", file=sys.stderr)
-    print(file=sys.stderr)
+            sys.stderr.write(f"\n{console.diagnosis(error.diagnosis)}\n")
+    sys.stderr.write("\n")
 
 
 @task(help=HELP)
@@ -54,8 +54,8 @@ def deploy(c: Context, env: str = "", tag: str = "", now: bool = False, hosts_fi
     the switch; 130 interrupted.
     """
     project, environment = one_environment(env, hosts_file)
-    from axon_tasks.deploy.deployment import Options
     from axon_tasks.deploy.problems import DeployFailedError
+    from axon_tasks.deploy.run import Options
     from axon_tasks.deploy.runner import deploy as run_deploy
     from axon_tasks.report import console
 
@@ -68,5 +68,3 @@ def deploy(c: Context, env: str = "", tag: str = "", now: bool = False, hosts_fi
         show_failure(failed)
         raise
     progress.line(console.summary(run, time.monotonic() - began))
-
-

@@ -11,8 +11,8 @@ from axon_tasks.tasks.deploy import HELP, command_line, show_failure
 def _run(name: str, env: str, hosts_file: str, tag: str = "", *, now: bool = False) -> None:
     project, environment = one_environment(env, hosts_file)
     from axon_tasks.deploy import alone
-    from axon_tasks.deploy.deployment import Options
     from axon_tasks.deploy.problems import DeployFailedError
+    from axon_tasks.deploy.run import Options
     from axon_tasks.deploy.runner import session
     from axon_tasks.report import console, state
 

@@ -31,7 +31,9 @@ def _explained(error: ParseError, program: Program) -> UsageError:
     names = flags if word.startswith("-") else sorted(program.collection.task_names)
     near = difflib.get_close_matches(word, names, n=1)
     hint = f"Did you mean {near[0]}? " if near else ""
-    hint += f"See the flags: fab --help {task}" if word.startswith("-") and task else "See the tasks: fab --list"
+    hint += (
+        f"See the flags: fab --help {task}" if word.startswith("-") and task else "See the tasks: fab --list"
+    )
     return UsageError(f"{task + ': ' if task else ''}there is no {word!r}", hint=hint)
 
 
@@ -49,6 +51,8 @@ def install() -> None:
             raise _explained(error, self) from None
         except ValueError as error:
             # Invoke converts a flag by the type of its default and lets the conversion's own error through.
-            raise UsageError(f"a flag has a value of the wrong kind: {error}", hint="See: fab --help TASK") from None
+            raise UsageError(
+                f"a flag has a value of the wrong kind: {error}", hint="See: fab --help TASK"
+            ) from None
 
     Program.parse_tasks = parse_tasks  # type: ignore[method-assign]  # Invoke offers no other place

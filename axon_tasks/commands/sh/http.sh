@@ -1,5 +1,16 @@
 # shellcheck shell=sh disable=SC2034,SC2154,SC2016  # results are read by the caller; bash -c expands its own $1
 
+# wget_answer: wget -S tells the header indented and without an empty line behind it (busybox: nothing but one
+# sentence where the status is an error); turns that into the form of an answer.
+wget_answer() {
+    awk '/^wget: server returned error: / { sub(/^wget: server returned error: /, "  ") }
+        !body && /^  *HTTP\// { seen = 1 }
+        !body && seen && /^  / { sub(/^ */, ""); sub(/\r$/, ""); if ($0 != "") printf "%s\r\n", $0; next }
+        seen && !body { body = 1; printf "\r\n" }
+        { print }
+        END { if (seen && !body) printf "\r\n" }'
+}
+
 # http_get ADDRESS PORT PATH HOST TIMEOUT: one GET that follows no redirect. Sets http_status (empty without an
 # answer), http_head, http_body (64 KiB at most) and http_error. Uses what the server has: curl, bash or wget.
 http_get() {
@@ -11,7 +22,7 @@ http_get() {
             printf "GET %s HTTP/1.0\r\nHost: %s\r\nUser-Agent: axon-tasks\r\nConnection: close\r\n\r\n" "$3" "$4" >&3
             head -c 65536 <&3' probe "$1" "$2" "$3" "$4" 2>&1) || http_error="no answer within $5 s"
     elif command -v wget >/dev/null 2>&1; then
-        http_raw=$(wget -q -S -O - -T "${5%.*}" --header "Host: $4" "http://$1:$2$3" 2>&1 | sed 's/^  *HTTP/HTTP/' | head -c 65536)
+        http_raw=$(timeout "$5" wget -q -S -O - --header "Host: $4" "http://$1:$2$3" 2>&1 | wget_answer | head -c 65536)
     else
         http_error='no HTTP client: install curl, bash or wget on this server'
         return 1
@@ -29,7 +40,9 @@ http_get() {
     http_gap=$(printf '\r\n\r\nx')
     http_gap=${http_gap%x}
     http_head=${http_raw%%"$http_gap"*}
-    http_body=${http_raw#*"$http_gap"}
+    case $http_raw in
+        *"$http_gap"*) http_body=${http_raw#*"$http_gap"} ;;
+    esac
 }
 
 # http_header NAME: the value of a header of the last answer, on stdout; NAME in lower case.

@@ -1,0 +1,138 @@
+"""The inspection: every server is asked at the same time, and nothing is asked twice."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from axon_tasks.commands import docker, naming, nginx
+from axon_tasks.deploy import facts as parse
+from axon_tasks.deploy import problems
+from axon_tasks.deploy.engine import Report
+from axon_tasks.deploy.problems import must
+from axon_tasks.deploy.run import SHORT, durations
+from axon_tasks.deploy.servers import ServersFailedError
+from axon_tasks.errors import AxonError, StepFailedError
+from axon_tasks.remote import Batch
+
+if TYPE_CHECKING:
+    from axon_tasks.deploy.run import Deployment
+    from axon_tasks.remote import BatchResult
+
+
+def inspect(run: Deployment, *, reserve: bool = True) -> Report:
+    """Ask all servers at the same time: what serves, what runs, what is missing.
+
+    Args:
+        run: The run, which learns what was found.
+        reserve: Whether app servers may choose their two ports; without it nothing is changed.
+
+    Raises:
+        ServersFailedError: A server lacks something, or did not answer; every fault is told.
+    """
+
+    def ask(server: str) -> BatchResult:
+        batch = Batch("inspect")
+        if server in run.environment.system:
+            _ask_system(run, batch)
+        if server in run.environment.app:
+            _ask_app(run, batch, reserve=reserve)
+        return run.servers.run(server, batch, timeout=SHORT)
+
+    results = run.servers.each((*run.environment.system, *run.environment.app), ask)
+    errors: list[AxonError] = []
+    for server, result in results.items():
+        try:
+            if server in run.environment.system:
+                run.system[server] = _read_system(run, server, result)
+            if server in run.environment.app:
+                run.app[server] = _read_app(run, server, result)
+                errors += problems.check_app(run.app[server], run.environment.env_file, server)
+        except AxonError as error:
+            errors.append(error)
+    if errors:
+        raise ServersFailedError(errors)
+    run.previous = _serving_slot(run)
+    return Report(_inspection_note(run), durations(results))
+
+
+def _ask_system(run: Deployment, batch: Batch) -> None:
+    batch.add(nginx.inspect(run.environment), label="nginx", sudo=True)
+    batch.add(nginx.inspect_state(run.environment), label="state", sudo=True)
+    batch.add(nginx.inspect_file(run.environment, "upstreams"), label="upstream", sudo=True)
+    batch.add(nginx.inspect_file(run.environment, "sites"), label="site", sudo=True)
+
+
+def _ask_app(run: Deployment, batch: Batch, *, reserve: bool) -> None:
+    ports = docker.reserve_ports if reserve else docker.reserved_ports
+    batch.add(docker.info(), label="docker")
+    batch.add(docker.containers(), label="containers")
+    batch.add(docker.free_space(), label="free")
+    batch.add(ports(run.environment), label="ports")
+    if run.environment.env_file:
+        batch.add(docker.env_file(run.environment.env_file), label="env_file")
+
+
+def _read_system(run: Deployment, server: str, result: BatchResult) -> parse.SystemFacts:
+    for label, doing in (("nginx", "inspecting nginx"), ("state", "reading the state"),
+                         ("upstream", "reading the upstream"), ("site", "reading the site")):  # fmt: skip
+        must(server, doing, result[label])
+    told = parse.parse_system(
+        server, *(result[label].stdout for label in ("nginx", "state", "upstream", "site"))
+    )
+    place = run.environment.nginx
+    if not told.running:
+        raise StepFailedError(f"{server}: nginx is not running", hint="Start it: systemctl start nginx")
+    if not told.included:
+        raise StepFailedError(
+            f"{server}: {place.config} does not include {place.directory}",
+            hint=f"Set nginx up once: printf 'include {place.directory}/upstreams/*.conf;\\ninclude"
+            f" {place.directory}/sites/*.conf;\\n' > /etc/nginx/conf.d/axon.conf (README, 'Your own servers')",
+        )
+    for text in (told.upstream, told.site):
+        if text.startswith("# axon-tasks:") and not nginx.is_ours(text, run.environment):
+            raise StepFailedError(
+                f"{server}: {naming.config_name(run.environment.product, run.environment.name)}.conf belongs"
+                f" to another product: {text.splitlines()[0]}",
+                hint="Rename the product or the environment: both names together must be unique on a server.",
+            )
+    return told
+
+
+def _read_app(run: Deployment, server: str, result: BatchResult) -> parse.AppFacts:
+    for label, doing in (("docker", "asking Docker"), ("containers", "listing containers"),
+                         ("ports", "choosing ports")):  # fmt: skip
+        must(server, doing, result[label])
+    free = result["free"].stdout.strip()
+    return parse.AppFacts(
+        server=server,
+        docker=result["docker"].stdout.split(" ")[0],
+        free_bytes=int(free) * 1024 if free.isdecimal() else 0,
+        env_file=result["env_file"].stdout.strip() if run.environment.env_file else "ok",
+        ports=parse.parse_ports(server, result["ports"].stdout),
+        containers=parse.parse_containers(server, result["containers"].stdout, run.environment),
+    )
+
+
+def _serving_slot(run: Deployment) -> str:
+    """The slot that serves now: the flag decides, or with one upstream the ports that stand in it."""
+    system = run.system[run.environment.system[0]]
+    slot = ""
+    if naming.upstream_name(run.environment.product, run.environment.name, "a") in system.upstream:
+        slot = system.flag_slot
+    else:
+        targets = set(nginx.upstream_targets(system.upstream))
+        for one in naming.SLOTS:
+            if any(app.ports and run.backend(name).target(one) in targets for name, app in run.app.items()):
+                slot = one
+    alive = any(one.running for app in run.app.values() for one in app.in_slot(slot)) if slot else False
+    return slot if alive else ""
+
+
+def _inspection_note(run: Deployment) -> str:
+    serving = run.serving()
+    if serving:
+        tags = sorted({one.reference.rsplit("/", 1)[-1] for one in serving})
+        return f"{', '.join(tags)} serves (release {serving[0].release}, slot {run.previous})"
+    if any(app.containers for app in run.app.values()):
+        return "no release of this tool serves yet; containers of AXON are taken over"
+    return "nothing serves yet"

@@ -1,0 +1,181 @@
+"""One run: the environment, its servers, and what the steps have learnt from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from axon_tasks.commands import docker, naming, nginx
+from axon_tasks.deploy.release import Release
+from axon_tasks.errors import StepFailedError, UsageError
+
+if TYPE_CHECKING:
+    from axon_tasks.config import Environment, Project
+    from axon_tasks.deploy import facts as parse
+    from axon_tasks.deploy.engine import Listener
+    from axon_tasks.deploy.servers import Servers
+    from axon_tasks.remote import BatchResult, PendingBatch
+
+#: Seconds for what should take a moment: an inspection, a record.
+SHORT = 60.0
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says about a run.
+
+    Attributes:
+        tag: The tag to deploy; None for the environment's own.
+        now: Whether to cut what still drains in the slot that is needed.
+        command: The command line, for the lock's owner.
+    """
+
+    tag: str | None = None
+    now: bool = False
+    command: str = ""
+
+
+@dataclass
+class Deployment:
+    """The state of one run. Each step fills in what it learns, and nothing is asked twice.
+
+    Attributes:
+        project: The settings of everything.
+        environment: The environment that is deployed.
+        servers: The connections.
+        listener: Is told about the progress.
+        options: What the command line says.
+    """
+
+    project: Project
+    environment: Environment
+    servers: Servers
+    listener: Listener
+    options: Options = field(default_factory=Options)
+
+    system: dict[str, parse.SystemFacts] = field(default_factory=dict)
+    app: dict[str, parse.AppFacts] = field(default_factory=dict)
+    digest: str = ""
+    release: Release | None = None
+    previous: str = ""
+    switched: bool = False
+    switched_on: set[str] = field(default_factory=set)
+    started: set[str] = field(default_factory=set)
+    retiring: dict[str, str] = field(default_factory=dict)
+    lock: PendingBatch | None = None
+    files: dict[str, nginx.Files] = field(default_factory=dict)
+
+    @property
+    def reference(self) -> str:
+        """The image to deploy, with its tag.
+
+        Raises:
+            UsageError: There is no tag, neither on the command line nor in `hosts.yml`.
+        """
+        from axon_tasks.config import ImageReference
+
+        image = ImageReference.parse(self.environment.image)
+        tag = self.options.tag or self.environment.tag
+        if tag:
+            try:
+                return str(image.with_tag(tag))
+            except ValueError as error:
+                raise UsageError(f"--tag={tag}: {error}", hint="A tag is like v1.2 or 2f3a91c.") from None
+        if image.tag or image.digest:
+            return str(image)
+        raise UsageError(
+            f"Which version of {self.environment.image}? There is no tag.",
+            hint=f"Pass --tag=TAG, or set `tag:` for {self.environment.name} in hosts.yml.",
+        )
+
+    def address(self, server: str) -> str:
+        """The address at which nginx reaches an app server."""
+        return self.project.hosts[server].upstream_address
+
+    def backend(self, server: str) -> nginx.Backend:
+        """An app server with its two ports."""
+        ports = self.app[server].ports
+        if ports is None:
+            raise StepFailedError(
+                f"{server}: no ports have been chosen yet", hint="A first deploy chooses them."
+            )
+        return nginx.Backend(self.address(server), ports)
+
+    def wanted(self) -> Release:
+        """The release of this run.
+
+        Raises:
+            StepFailedError: There is none, because nothing has been started.
+        """
+        if self.release is None:
+            raise StepFailedError(
+                f"{self.environment.name}: no release is waiting to be switched to",
+                hint=f"Start one: fab steps.start --env={self.environment.name} --tag=TAG",
+            )
+        return self.release
+
+    def candidate(self, server: str) -> docker.Candidate:
+        """What one app server runs of this run's release."""
+        release, host = self.wanted(), self.project.hosts[server]
+        return docker.Candidate(
+            environment=self.environment,
+            release=release.id,
+            slot=release.slot,
+            port=release.ports[server],
+            address=host.upstream_address,
+            image=by_digest(release.reference, release.digest),
+            reference=release.reference,
+            bind=host.private_address or "0.0.0.0",  # noqa: S104  (without a private address nginx comes from outside)
+            digest=release.digest,
+        )
+
+    def serving(self) -> tuple[parse.Container, ...]:
+        """The containers of the slot that serves, on all app servers."""
+        return tuple(one for app in self.app.values() for one in app.containers if one.slot == self.previous)
+
+    def adopt(self, slot: str) -> bool:
+        """Take the release that stands in a slot for the one of this run, if all app servers have the same there.
+
+        Args:
+            slot: `a` or `b`.
+
+        Returns:
+            Whether there is one.
+        """
+        found = {server: app.in_slot(slot) for server, app in self.app.items()}
+        releases = {one.release for containers in found.values() for one in containers if one.running}
+        if len(releases) != 1 or not all(found.values()):
+            return False
+        one = next(iter(found.values()))[0]
+        self.release = Release(
+            id=one.release,
+            reference=one.reference,
+            digest=one.digest,
+            slot=slot,
+            containers={server: containers[0].name for server, containers in found.items()},
+            ports={server: containers[0].port for server, containers in found.items()},
+        )
+        return True
+
+    def adopt_candidate(self) -> bool:
+        """Take the release that was started and does not serve yet."""
+        slots = [naming.other_slot(self.previous)] if self.previous else list(naming.SLOTS)
+        return any(self.adopt(slot) for slot in slots)
+
+
+def repository_of(reference: str) -> str:
+    """The name of an image without tag and digest, as `docker image inspect` lists it."""
+    from axon_tasks.config import ImageReference
+
+    parsed = ImageReference.parse(reference)
+    return f"{parsed.registry}/{parsed.repository}" if parsed.registry else parsed.repository
+
+
+def by_digest(reference: str, digest: str) -> str:
+    """The image by its digest: the same bytes on every server, whatever happens to the tag."""
+    return f"{repository_of(reference)}@{digest}"
+
+
+def durations(results: dict[str, BatchResult]) -> dict[str, float]:
+    """Seconds per server, as measured there."""
+    return {name: one.duration for name, one in results.items()}

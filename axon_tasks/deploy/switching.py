@@ -1,0 +1,169 @@
+"""The switch and what follows it: the record, and the end of the old release."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from axon_tasks.commands import docker, naming, nginx, records
+from axon_tasks.deploy import problems
+from axon_tasks.deploy.engine import Report
+from axon_tasks.deploy.release import git_commit
+from axon_tasks.deploy.run import SHORT, durations
+from axon_tasks.deploy.servers import ServersFailedError
+from axon_tasks.deploy.staging import managed_files, must_install, site_is_ours
+from axon_tasks.errors import AfterSwitchError, AxonError
+from axon_tasks.remote import Batch, jobs
+
+if TYPE_CHECKING:
+    from axon_tasks.deploy.run import Deployment
+    from axon_tasks.remote import BatchResult
+
+#: Exit statuses of the switch script after which the new state is not the old one (see commands/sh/switch.sh).
+SWITCH_BROKEN = frozenset({54, 64})
+
+
+def switch(run: Deployment) -> Report:
+    """Send traffic to the release on every system server, or leave all of them on the old one.
+
+    Raises:
+        ServersFailedError: It failed; those already switched were switched back.
+    """
+    try:
+        results = run.servers.each(run.environment.system, lambda server: _switch_one(run, server))
+    except ServersFailedError as failed:
+        raise ServersFailedError([*failed.errors, *_switch_back(run)]) from None
+    run.switched = True
+    return Report(
+        f"slot {run.wanted().slot} serves"
+        + ("" if run.environment.switch == "slots" else ", nginx reloaded"),
+        durations(results),
+    )
+
+
+def _wanted_switch(run: Deployment, server: str) -> nginx.Switch:
+    release = run.wanted()
+    return nginx.Switch(
+        environment=run.environment,
+        release=release.id,
+        slot=release.slot,
+        previous=run.previous,
+        targets=tuple(run.backend(one).target(release.slot) for one in run.environment.app),
+        files=managed_files(run, server),
+        install=must_install(run, server),
+        site_ours=site_is_ours(run, server),
+    )
+
+
+def _switch_one(run: Deployment, server: str) -> BatchResult:
+    batch = Batch("switch", sudo=True, uninterruptible=True)
+    batch.add(nginx.switch(_wanted_switch(run, server)), label="switch")
+    result = run.servers.run(server, batch, timeout=SHORT + 5 * run.environment.health.probe_timeout)
+    section = result["switch"]
+    if section.ok:
+        run.switched_on.add(server)
+    elif section.exit_code in SWITCH_BROKEN:
+        raise AfterSwitchError(
+            f"{server}: {section.stderr.strip()}",
+            hint="Look at nginx on that server now: nginx -t; its error log; then deploy again.",
+        )
+    else:
+        raise problems.explain(server, "switching", section.stderr, code=section.exit_code)
+    return result
+
+
+def _switch_back(run: Deployment) -> list[AxonError]:
+    """One system server failed: the others go back, so that all of them send traffic to one release."""
+    serving = run.serving()
+    if not serving:
+        return []
+
+    def work(server: str) -> BatchResult:
+        told = run.system[server]
+        back = nginx.Switch(
+            environment=run.environment,
+            release=serving[0].release,
+            slot=run.previous,
+            previous=run.wanted().slot,
+            targets=tuple(run.backend(one).target(run.previous) for one in run.environment.app),
+            files=nginx.Files(told.upstream, told.site if site_is_ours(run, server) else ""),
+            install=must_install(run, server),
+            site_ours=site_is_ours(run, server),
+        )
+        batch = Batch("switch back", sudo=True, uninterruptible=True).add(nginx.switch(back), label="switch")
+        result = run.servers.run(server, batch, timeout=SHORT)
+        if not result.ok:
+            raise AfterSwitchError(
+                f"{server}: still sends traffic to the new release, and could not be switched back:"
+                f" {result['switch'].stderr.strip()}",
+                hint="Mend nginx there, then deploy again.",
+            )
+        return result
+
+    try:
+        run.servers.each(sorted(run.switched_on), work)
+    except ServersFailedError as error:
+        return list(error.errors)
+    run.switched_on.clear()
+    return []
+
+
+def record(run: Deployment) -> Report:
+    """Write the release's record and a line of the audit log on every system server.
+
+    Raises:
+        AfterSwitchError: It could not be written; the new release serves all the same.
+    """
+    release = run.wanted()
+    content = release.record(
+        action="deploy",
+        commit=git_commit(run.project.root),
+        arguments={server: docker.run_arguments(run.candidate(server)) for server in release.containers},
+    )
+
+    def work(server: str) -> BatchResult:
+        batch = Batch("record", sudo=True).add(
+            records.write_release(run.environment, release.id, content), label="record"
+        )
+        result = run.servers.run(server, batch, timeout=SHORT)
+        if not result.ok:
+            raise AfterSwitchError(
+                f"{server}: the release serves, but its record could not be written: {result['record'].stderr.strip()}",
+                hint=f"Mend that, then: fab steps.record --env={run.environment.name}",
+            )
+        return result
+
+    results = run.servers.each(run.environment.system, work)
+    return Report(f"release {release.id}", durations(results))
+
+
+def retire(run: Deployment) -> Report:
+    """Start the jobs that drain, stop and remove what serves no longer; they go on after this run has ended."""
+    old = {server: _old_containers(run, server) for server in run.environment.app}
+    wanted = {server: ids for server, ids in old.items() if ids}
+    directory = f"{naming.state_directory(run.environment.product, run.environment.name)}/jobs"
+
+    def work(server: str) -> BatchResult:
+        job = f"retire-{run.wanted().id}"
+        body = docker.retire(run.environment, wanted[server])
+        batch = Batch("retire").add(jobs.start_script(directory, job, body), label="retire")
+        result = run.servers.run(server, batch, timeout=SHORT)
+        if result.ok:
+            run.retiring[server] = job
+        else:
+            run.listener.message(
+                server,
+                f"the old release could not be retired: {result['retire'].stderr.strip() or 'no message'};"
+                f" later: fab steps.retire --env={run.environment.name}",
+            )
+        return result
+
+    results = run.servers.each(wanted, work)
+    note = (
+        f"in the background: job {next(iter(run.retiring.values()))}" if run.retiring else "nothing to retire"
+    )
+    return Report(note, durations(results))
+
+
+def _old_containers(run: Deployment, server: str) -> tuple[str, ...]:
+    current = run.wanted()
+    return tuple(one.id for one in run.app[server].containers if one.release != current.id)
