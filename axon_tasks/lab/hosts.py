@@ -44,6 +44,11 @@ class LabHost:
     role: str
 
     @property
+    def mac(self) -> str:
+        """Its hardware address: always the same, so that the others still find it after it was restarted."""
+        return "02:77:" + ":".join(f"{int(part):02x}" for part in self.address.split("."))
+
+    @property
     def has_ssh(self) -> bool:
         """Whether one can log in; the registry is only a service."""
         return self.role != "registry"
@@ -90,6 +95,18 @@ _OWN: dict[str, list[str]] = {
     "system": ["/root", "/usr/local", "/home", "/srv"],
     "app": ["/root", "/usr/local", "/home", "/srv", "/var/lib/docker"],
 }
+
+#: What this machine has for itself and must not be found on a lab host.
+_FOREIGN = [
+    "/etc/nginx/sites-enabled",
+    "/etc/nginx/conf.d",
+    "/etc/docker/daemon.json",
+    *(
+        f"/etc/ssh/ssh_host_{kind}_key{end}"
+        for kind in ("dsa", "ecdsa", "ed25519", "rsa")
+        for end in ("", ".pub")
+    ),
+]
 
 _SSHD_CONFIG = """\
 # Written by the lab.
@@ -293,7 +310,7 @@ def host_spec(
         "address": f"{host.address}/{prefix}",
         "base": str(base),
         "own": _OWN[host.role],
-        "remove": ["/etc/nginx/sites-enabled", "/etc/nginx/conf.d", "/etc/docker/daemon.json"],
+        "remove": _FOREIGN,
         "files": [asdict(file) for file in files],
         "settings": [asdict(sshd_port(rtt))] if host.has_ssh else [],
         "services": _SERVICES[host.role],

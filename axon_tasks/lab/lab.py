@@ -407,7 +407,7 @@ class Lab:
             assert launcher.stderr
             line = launcher.stdout.readline()
             if line:
-                machine.connect(host.name, int(line))
+                machine.connect(host.name, host.mac, int(line))
                 _remember(host.name, int(line))
                 launcher.stdin.write("go\n")
                 launcher.stdin.close()

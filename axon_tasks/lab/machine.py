@@ -218,17 +218,18 @@ def _filter_rules() -> list[list[str]]:
     )
 
 
-def connect(name: str, pid: int) -> None:
+def connect(name: str, mac: str, pid: int) -> None:
     """Give the network namespace of a process an interface on the lab's bridge.
 
     Args:
         name: The host's name; the bridge's end is called after it.
+        mac: The interface's hardware address.
         pid: A process of the host.
     """
     port = f"axl-{name}"
     if Path("/sys/class/net", port).exists():
         run("ip", "link", "del", port)
-    run("ip", "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", str(pid))
+    run("ip", "link", "add", port, "type", "veth", "peer", "name", "eth0", "address", mac, "netns", str(pid))
     run("ip", "link", "set", port, "master", BRIDGE, "up")
 
 
