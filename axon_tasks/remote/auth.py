@@ -226,7 +226,7 @@ def _private_key(file: Path, passphrase: Revealable | None) -> paramiko.PKey:
             return _open_key(cls, file, secret)
         except paramiko.PasswordRequiredException:
             raise
-        except (paramiko.SSHException, ValueError) as error:  # noqa: PERF203 - three turns at most
+        except (paramiko.SSHException, ValueError) as error:
             failure = error
     raise failure
 

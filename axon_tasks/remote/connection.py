@@ -142,7 +142,7 @@ class Connection(fabric.Connection):  # type: ignore[misc]
             for attempt in range(1, _ATTEMPTS + 1):
                 try:
                     self.transport = self._establish()
-                except _DroppedError as dropped:  # noqa: PERF203 - a few turns, each of them a login
+                except _DroppedError as dropped:
                     if attempt == _ATTEMPTS:
                         raise self._unreachable(
                             f"{self.login.place} closed the connection before the login",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from axon_tasks.errors import AxonError, ConfigurationError, UnreachableError
 from axon_tasks.remote.auth import Identities
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-    from fabric import ThreadingGroup
+    from fabric import Config, ThreadingGroup
     from typing_extensions import Self
 
     from axon_tasks.remote.script import Revealable
@@ -167,14 +167,23 @@ class Fleet:
                 self._connections[name] = self._build(host, ())
             return self._connections[name]
 
-    def adhoc(self, destination: str) -> Connection:
-        """Give the connection to `[user@]host[:port]`, or to a server of the inventory by its name."""
-        if destination in self._project.hosts:
-            return self.connection(destination)
+    def adhoc(
+        self, destination: str, *, changes: Mapping[str, Any] | None = None, config: Config | None = None
+    ) -> Connection:
+        """Give the connection to `[user@]host[:port]`, or to a server of the inventory by its name.
+
+        Args:
+            destination: As typed after `fab -H`.
+            changes: Fields of AdHocHost that were given beside it, such as `key`.
+            config: Fabric's settings for its `run`.
+
+        Raises:
+            ConfigurationError: If it cannot be a host.
+        """
         with self._lock:
             if destination not in self._connections:
-                user, address, port = split_destination(destination)
-                self._connections[destination] = self._build(AdHocHost(destination, address, user, port), ())
+                host = _copied(self._project.hosts.get(destination)) or _adhoc(destination)
+                self._connections[destination] = self._build(replace(host, **(changes or {})), (), config)
             return self._connections[destination]
 
     def open(self, names: Iterable[str]) -> dict[str, Connection]:
@@ -267,14 +276,13 @@ class Fleet:
         connection.refill()
         return connection
 
-    def _build(self, host: HostLike, path: tuple[str, ...]) -> Connection:
+    def _build(self, host: HostLike, path: tuple[str, ...], config: Config | None = None) -> Connection:
         """Put a connection together, with those to its jump hosts."""
         settings = self._ssh_config.settings(host.address, host.user, host.port)
         hops = (host.jump,) if host.jump else settings.proxy_jump
         gateway = self._gateway(hops, (*path, host.name)) if hops else None
-        return Connection(
-            self._login(host, settings, proxied=bool(hops)), gateway=gateway, config=self._config
-        )
+        login = self._login(host, settings, proxied=bool(hops))
+        return Connection(login, gateway=gateway, config=config or self._config)
 
     def _gateway(self, hops: tuple[str, ...], path: tuple[str, ...]) -> Connection:
         """Give the connection to the last of some hops, each reached through the one before."""
@@ -334,3 +342,10 @@ class Fleet:
 def _adhoc(destination: str) -> AdHocHost:
     user, address, port = split_destination(destination)
     return AdHocHost(destination, address, user, port)
+
+
+def _copied(host: HostLike | None) -> AdHocHost | None:
+    """Copy a host of the inventory, so that flags can change it for this run."""
+    if host is None:
+        return None
+    return AdHocHost(**{field.name: getattr(host, field.name) for field in fields(AdHocHost)})

@@ -118,7 +118,7 @@ class Transport(paramiko.Transport):
         super().stop_thread()
 
     def _unlink_channel(self, chanid: int) -> None:
-        super()._unlink_channel(chanid)
+        super()._unlink_channel(chanid)  # type: ignore[misc]
         self.slots.release(chanid)
 
     def _on_channel_request(channel: paramiko.Channel, message: paramiko.Message) -> None:  # type: ignore[misc]  # noqa: N805 - called by Paramiko with the channel
@@ -126,7 +126,7 @@ class Transport(paramiko.Transport):
         position = message.packet.tell()
         if message.get_text() == "exit-signal":
             message.get_boolean()
-            channel.axon_exit_signal = message.get_text()  # type: ignore[attr-defined]
+            channel.axon_exit_signal = message.get_text()
         message.packet.seek(position)
         paramiko.Channel._handle_request(channel, message)  # type: ignore[attr-defined]  # noqa: SLF001 - the handler that this one stands in for
         wake = getattr(channel, "axon_wake", None)
