@@ -38,6 +38,10 @@ _DECEPTIVE = re.compile("[\x85\u2028\u2029\ufeff\u202a-\u202e\u2066-\u2069]")
 #: Numbers by the YAML 1.2 core schema (section 10.3.2) that YAML 1.1, and so PyYAML, takes for text.
 _YAML_1_2_NUMBER = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|0o[0-7]+|0x[0-9a-fA-F]+")
 
+#: Longer texts are not repeated in advice, and longer lines are cut.
+_LONGEST_REPEATED = 60
+_LONGEST_LINE = 120
+
 _NOTHING = {"", "~", "null", "Null", "NULL"}
 
 _KINDS = {
@@ -112,12 +116,14 @@ class Items(list[Any]):
         place: Where it stands.
 
     Attributes:
+        items_at: Where each of its items stands.
         size: How many values it holds, itself included, with aliases counted in full.
     """
 
     def __init__(self, place: Place) -> None:
         super().__init__()
         self.place = place
+        self.items_at: list[Place] = []
         self.size = 1
 
 
@@ -160,6 +166,11 @@ def yaml_kind(text: str) -> str | None:
     tag: str = _resolver.resolve(yaml.ScalarNode, text, (True, False))
     name = tag.rpartition(":")[2]
     return None if name == "str" else _KINDS.get(name, "something special")
+
+
+def quoted(text: str) -> str:
+    """Say how to write a text that YAML would make something else of."""
+    return f'"{text}" in quotes' if len(text) <= _LONGEST_REPEATED else "it in quotes"
 
 
 def yaml_meaning(text: str) -> str | None:
@@ -208,15 +219,19 @@ def _broken(error: yaml.MarkedYAMLError, text: str, report: Report) -> Exception
     unclosed = "quoted scalar" in (error.context or "")
     mark = (error.context_mark if unclosed else None) or error.problem_mark or error.context_mark
     line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-    lines = text.split("\n")
-    written = lines[line - 1] if line <= len(lines) else ""
-    for secret in _SECRET_PARTS:
-        written = secret.sub(r"\g<kept>********", written)
     problem = ", ".join(part for part in (error.context, error.problem) if part)
     message = f"this is not YAML: {problem} (column {column})"
-    return report.stop(
-        Place(line, column), f"{message}\n    {written.strip()}" if written.strip() else message
-    )
+    lines = text.split("\n")
+    written = _harmless(lines[line - 1]) if line <= len(lines) else ""
+    return report.stop(Place(line, column), f"{message}\n    {written}" if written else message)
+
+
+def _harmless(line: str) -> str:
+    """A line of the file, fit for a report: without what may be secret, without control characters, not too long."""
+    for secret in _SECRET_PARTS:
+        line = secret.sub(r"\g<kept>********", line)
+    visible = "".join(character if character.isprintable() else " " for character in line).strip()
+    return visible if len(visible) <= _LONGEST_LINE else visible[:_LONGEST_LINE] + "..."
 
 
 class _Composer:
@@ -278,7 +293,8 @@ class _Composer:
             raise self._report.stop(place, f"there are more than {MOST_ALIASES} aliases")
         if event.anchor not in self._anchors:
             raise self._report.stop(
-                place, f"the alias *{event.anchor} stands for nothing that is complete above it"
+                place,
+                f"the alias *{event.anchor[:_LONGEST_REPEATED]} stands for nothing that is complete above it",
             )
         value = self._anchors[event.anchor]
         self._count(_size(value), place)
@@ -324,7 +340,7 @@ class _Composer:
         if event.implicit[0] and key != "<<" and (meaning := yaml_meaning(key)):
             key_place = _place(event, (*place.path, key))
             message = f"the key is unquoted, and YAML makes {meaning} of it"
-            self._report.add(key_place, message, expected=f'"{key}" in quotes')
+            self._report.add(key_place, message, expected=quoted(key))
         return key
 
     def _merged(self, value: Value, place: Place) -> list[Block]:
@@ -338,8 +354,10 @@ class _Composer:
     def _items(self, place: Place, depth: int) -> Items:
         items = Items(place)
         while not isinstance(event := next(self._events), yaml.SequenceEndEvent):
-            value = self._value(event, _place(event, (*place.path, len(items))), depth + 1)
+            item_place = _place(event, (*place.path, len(items)))
+            value = self._value(event, item_place, depth + 1)
             items.append(value)
+            items.items_at.append(item_place)
             items.size += _size(value)
         return items
 

@@ -14,7 +14,6 @@ from axon_tasks.config.faults import ValueFault, shown
 DOCKER_HUB = "docker.io"
 
 _LONGEST_NAME = 255
-_SHA256_LENGTH = 64
 
 _LABEL = r"(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
 _HOST = rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9a-fA-F:]+\])"
@@ -23,7 +22,8 @@ _PATH = re.compile(
     r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*", re.ASCII
 )
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", re.ASCII)
-_DIGEST = re.compile(r"([A-Za-z][A-Za-z0-9]*(?:[-_+.][A-Za-z][A-Za-z0-9]*)*):([0-9a-fA-F]{32,128})", re.ASCII)
+#: The algorithms that go-digest, and so Docker, accepts.
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128}", re.ASCII)
 _IMAGE_ID = re.compile(r"[a-f0-9]{64}", re.ASCII)
 
 
@@ -33,12 +33,8 @@ def is_tag(text: str) -> bool:
 
 
 def is_digest(text: str) -> bool:
-    """Whether a text can be an image's digest; for sha256 it must have the full length, in lower case."""
-    match = _DIGEST.fullmatch(text)
-    if match is None:
-        return False
-    algorithm, digits = match.groups()
-    return algorithm != "sha256" or (len(digits) == _SHA256_LENGTH and digits == digits.lower())
+    """Whether a text can be an image's digest."""
+    return _DIGEST.fullmatch(text) is not None
 
 
 def is_registry(text: str) -> bool:

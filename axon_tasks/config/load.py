@@ -214,7 +214,10 @@ def _note_all(
 
 def _note(detail: ErrorDetails, prefix: tuple[str, ...], values: Block, report: Report) -> None:
     """Translate one of pydantic's errors into a fault of the file."""
-    location = (*prefix, *(part for part in detail["loc"] if part != "[key]"))
+    location = (*prefix, *detail["loc"])
+    named = _blames_name(location, values)
+    if named:
+        location = location[:-1]
     value, place = _locate(values, location)
     if detail["type"] == "missing":
         field = _model_at(location[:-1]).model_fields[str(location[-1])]
@@ -229,14 +232,20 @@ def _note(detail: ErrorDetails, prefix: tuple[str, ...], values: Block, report: 
         message, expected = _SHAPES[detail["type"]]
         report.add(place, "is empty" if value is None else message, expected=expected)
     else:
-        _note_value(detail, value, place, report)
+        _note_value(detail, None if named else value, place, report, named=named)
 
 
-def _note_value(detail: ErrorDetails, value: object, place: Place, report: Report) -> None:
+def _blames_name(location: tuple[str | int, ...], values: Block) -> bool:
+    """Whether the fault is in the name of an entry: pydantic then adds `[key]`, which might also be a real name."""
+    parent, _ = _locate(values, location[:-1])
+    return location[-1:] == ("[key]",) and not (isinstance(parent, Block) and "[key]" in parent)
+
+
+def _note_value(detail: ErrorDetails, value: object, place: Place, report: Report, *, named: bool) -> None:
     fault = detail.get("ctx", {}).get("error")
     if not isinstance(fault, ValueFault):
         fault = ValueFault(detail["msg"])
-    if "[key]" in detail["loc"]:
+    if named:
         message = f"the name {fault.message}"
     elif isinstance(value, Scalar) and not fault.secret:
         message = f"{'the value' if value.expanded else shown(value)} {fault.message}"
@@ -255,8 +264,8 @@ def _locate(values: Block, location: tuple[str | int, ...]) -> tuple[object, Pla
             place = value.keys_at[str(part)]
             value = value[str(part)]
         elif isinstance(value, Items) and isinstance(part, int):
+            place = value.items_at[part]
             value = value[part]
-            place = getattr(value, "place", place)
         else:
             return None, place._replace(path=(*place.path, part))
         place = getattr(value, "place", place)

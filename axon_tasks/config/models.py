@@ -245,6 +245,12 @@ class EnvironmentSettings(Settings):
         return _without_repetition(aliases)
 
     @model_validator(mode="after")
+    def _alias_is_another_domain(self) -> "EnvironmentSettings":
+        if self.domain in self.aliases:
+            raise ValueFault("aliases name the domain again", expected="further domains only")
+        return self
+
+    @model_validator(mode="after")
     def _probe_has_a_host(self) -> "EnvironmentSettings":
         if self.health.host is None and all(name.startswith("*.") for name in (self.domain, *self.aliases)):
             raise ValueFault(

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 from pydantic import AfterValidator
 from pydantic_core import core_schema
 
-from axon_tasks.config.document import Scalar, yaml_meaning
+from axon_tasks.config.document import Scalar, quoted, yaml_meaning
 from axon_tasks.config.faults import ValueFault, nearest
 from axon_tasks.config.images import ImageReference, is_digest, is_registry, is_tag
 from axon_tasks.config.secret import Secret
@@ -109,7 +109,7 @@ def text(value: object, expected: str = "text") -> str:
             "is a list or a mapping" if isinstance(value, (list, dict)) else "is no text", expected=expected
         )
     if isinstance(value, Scalar) and value.plain and (meaning := yaml_meaning(value)):
-        raise ValueFault(f"is unquoted, and YAML makes {meaning} of it", expected=f'"{value}" in quotes')
+        raise ValueFault(f"is unquoted, and YAML makes {meaning} of it", expected=quoted(value))
     return str(value)
 
 
@@ -398,7 +398,9 @@ UrlPath = Annotated[
 Image = Annotated[str, Rule(_image, _TEXT_SCHEMA)]
 Version = Annotated[str, Rule(_version, _TEXT_SCHEMA)]
 RegistryServer = Annotated[str, Rule(_registry, _TEXT_SCHEMA)]
-RegistryUser = Annotated[str, _matching(r"[!-9;-~]+", "a user name without spaces and colons", 200)]
+RegistryUser = Annotated[
+    str, _matching(r"[A-Za-z0-9_][A-Za-z0-9_.@$+=/~-]*", "a user name without spaces and colons", 200)
+]
 Port = Annotated[int, _PORT]
 HostPort = Annotated[int, _whole(1024, _LARGEST_PORT)]
 Count = Annotated[int, _whole(1, 1000)]
