@@ -52,8 +52,8 @@ class Listener(Protocol):
     def finished(self, step: str, seconds: float, report: Report) -> None:
         """A step has ended well."""
 
-    def failed(self, step: str, seconds: float) -> None:
-        """A step has failed; its error is told at the end, with the others."""
+    def failed(self, step: str, seconds: float, error: BaseException) -> None:
+        """A step has failed, or was ended because another one had; its error is told at the end."""
 
     def message(self, server: str, text: str) -> None:
         """Something that people should know while they wait."""
@@ -95,7 +95,7 @@ def execute(steps: Sequence[Step], listener: Listener, abort: Callable[[], None]
                         done.add(step.name)
                         listener.finished(step.name, time.monotonic() - since, future.result())
                         continue
-                    listener.failed(step.name, time.monotonic() - since)
+                    listener.failed(step.name, time.monotonic() - since, error)
                     if not isinstance(error, AxonError):
                         raise error  # noqa: TRY301  (a defect of ours: told as it is, after the others have ended)
                     if not errors:

@@ -36,7 +36,7 @@ def inspect(run: Deployment, *, reserve: bool = True) -> Report:
             _ask_system(run, batch)
         if server in run.environment.app:
             _ask_app(run, batch, reserve=reserve)
-        return run.servers.run(server, batch, timeout=SHORT)
+        return run.servers.run(server, batch, timeout=SHORT, abortable=False)
 
     results = run.servers.each((*run.environment.system, *run.environment.app), ask)
     errors: list[AxonError] = []

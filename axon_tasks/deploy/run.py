@@ -60,6 +60,7 @@ class Deployment:
     previous: str = ""
     switched: bool = False
     switched_on: set[str] = field(default_factory=set)
+    uncertain: bool = False
     started: set[str] = field(default_factory=set)
     retiring: dict[str, str] = field(default_factory=dict)
     lock: PendingBatch | None = None

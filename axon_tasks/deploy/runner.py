@@ -89,8 +89,8 @@ def outcome(run: Deployment) -> str:
     name = run.environment.name
     if run.switched and run.release:
         return f"{name}: the new release {run.release.id} ({run.release.reference}) serves."
-    if run.switched_on:
-        return f"{name}: the new release serves on {', '.join(sorted(run.switched_on))}; see above."
+    if run.uncertain:
+        return f"{name}: it is not certain which release serves; both were left running. See: fab steps.inspect --env={name}"
     serving = run.serving()
     if serving:
         return f"{name}: {serving[0].reference} (release {serving[0].release}) keeps serving; nothing was switched."

@@ -26,12 +26,12 @@ class AbortedError(AxonError):
     """This work was ended because other work had failed; that failure is the one to tell."""
 
 
-def flatten(errors: Iterable[AxonError]) -> list[AxonError]:
+def flatten(errors: Iterable[BaseException]) -> list[AxonError]:
     """Every single failure, without those that are only the consequence of another one."""
-    single: list[AxonError] = []
+    single: list[BaseException] = []
     for error in errors:
         single += error.errors if isinstance(error, ServersFailedError) else (error,)
-    return [one for one in single if not isinstance(one, AbortedError)]
+    return [one for one in single if isinstance(one, AxonError) and not isinstance(one, AbortedError)]
 
 
 class Servers:
@@ -67,6 +67,7 @@ class Servers:
         fail_fast: bool = False,
         timeout: float | None = None,
         on_output: Callable[[str, str, bytes], None] | None = None,
+        abortable: bool = True,
     ) -> BatchResult:
         """Run one batch on one server.
 
@@ -76,24 +77,27 @@ class Servers:
             fail_fast: Whether to stop at the first failing section.
             timeout: Seconds after which the batch is ended, or None.
             on_output: Is given the output as it arrives: label, stream, bytes.
+            abortable: Whether `abort` ends it; what is short and only looks may as well finish, because the
+                message about the failure can then say what serves.
 
         Raises:
             AbortedError: `abort` was called.
             UnreachableError: The server cannot be reached, or the connection broke.
         """
-        if self._aborted:
+        if self._aborted and abortable:
             raise AbortedError(f"{server}: not started")
         connection = self.fleet[server]
         pending = batch.start(connection, fail_fast=fail_fast, timeout=timeout, on_output=on_output)
-        with self._guard:
-            self._running.add(pending)
-            aborted = self._aborted
-        if aborted:
-            pending.cancel()
+        if abortable:
+            with self._guard:
+                self._running.add(pending)
+                aborted = self._aborted
+            if aborted:
+                pending.cancel()
         try:
             return pending.result()
         except AxonError:
-            if self._aborted:
+            if self._aborted and abortable:
                 raise AbortedError(f"{server}: {batch.name} was ended early") from None
             raise
         finally:

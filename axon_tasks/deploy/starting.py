@@ -151,7 +151,7 @@ def undo(run: Deployment) -> list[AxonError]:
     Returns:
         What could not be removed, and on which server.
     """
-    if run.switched or not run.started or run.release is None:
+    if run.switched or run.uncertain or not run.started or run.release is None:
         return []
     run.servers.resume()
     release = run.release.id

@@ -31,7 +31,10 @@ def switch(run: Deployment) -> Report:
     try:
         results = run.servers.each(run.environment.system, lambda server: _switch_one(run, server))
     except ServersFailedError as failed:
-        raise ServersFailedError([*failed.errors, *_switch_back(run)]) from None
+        errors = [*failed.errors, *_switch_back(run)]
+        # Where it is not certain that nobody is sent to the new release, it must not be removed.
+        run.uncertain = bool(run.switched_on) or any(isinstance(error, AfterSwitchError) for error in errors)
+        raise ServersFailedError(errors) from None
     run.switched = True
     return Report(
         f"slot {run.wanted().slot} serves"
@@ -57,7 +60,15 @@ def _wanted_switch(run: Deployment, server: str) -> nginx.Switch:
 def _switch_one(run: Deployment, server: str) -> BatchResult:
     batch = Batch("switch", sudo=True, uninterruptible=True)
     batch.add(nginx.switch(_wanted_switch(run, server)), label="switch")
-    result = run.servers.run(server, batch, timeout=SHORT + 5 * run.environment.health.probe_timeout)
+    limit = SHORT + 10 * run.environment.health.probe_timeout
+    try:
+        result = run.servers.run(server, batch, timeout=limit, abortable=False)
+    except AxonError as lost:
+        raise AfterSwitchError(
+            f"{server}: the connection was lost during the switch; the script there completes or restores by"
+            f" itself, so that either release may serve: {lost.summary}",
+            hint=f"See which: fab steps.inspect --env={run.environment.name}; then deploy again.",
+        ) from None
     section = result["switch"]
     if section.ok:
         run.switched_on.add(server)
@@ -90,7 +101,7 @@ def _switch_back(run: Deployment) -> list[AxonError]:
             site_ours=site_is_ours(run, server),
         )
         batch = Batch("switch back", sudo=True, uninterruptible=True).add(nginx.switch(back), label="switch")
-        result = run.servers.run(server, batch, timeout=SHORT)
+        result = run.servers.run(server, batch, timeout=SHORT, abortable=False)
         if not result.ok:
             raise AfterSwitchError(
                 f"{server}: still sends traffic to the new release, and could not be switched back:"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, TextIO
 
+from axon_tasks.deploy.servers import flatten
 from axon_tasks.remote.text import sanitize
 
 if TYPE_CHECKING:
@@ -55,9 +56,10 @@ class Progress:
         told = " · ".join(part for part in (where, sanitize(report.note)) if part)
         self.line(f"  {name} {seconds:6.2f} s  {told}")
 
-    def failed(self, step: str, seconds: float) -> None:
+    def failed(self, step: str, seconds: float, error: BaseException) -> None:
         """The step's line; the reason stands at the end, with the others."""
-        self.line(f"  {_style(self.stream, f'{step:<8}', '31')} {seconds:6.2f} s  failed")
+        word = "failed" if flatten([error]) else "ended early"
+        self.line(f"  {_style(self.stream, f'{step:<8}', '31')} {seconds:6.2f} s  {word}")
 
     def message(self, server: str, text: str) -> None:
         """Something to know while waiting."""
