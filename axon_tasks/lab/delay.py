@@ -77,7 +77,7 @@ class Proxy:
         while True:
             try:
                 return await asyncio.start_server(self._serve_one, "0.0.0.0", port, limit=CHUNK, backlog=256)
-            except OSError:  # noqa: PERF203  (each try is 20 ms apart)
+            except OSError:
                 if asyncio.get_running_loop().time() > deadline:
                     raise
                 await asyncio.sleep(0.02)
