@@ -8,6 +8,7 @@ which server, and what to do; closing ends what still runs and leaves nothing be
 from __future__ import annotations
 
 import contextlib
+import errno
 import random
 import shlex
 import socket
@@ -93,6 +94,8 @@ class Connection(fabric.Connection):  # type: ignore[misc]
     name: str
     exchanges: set[Exchange]
     _opening: threading.RLock
+    _abandoned: bool
+    _underway: Any
     _shells: Shells | None
     _proxy: subprocess.Popen[bytes] | None
     transport: Any
@@ -106,6 +109,8 @@ class Connection(fabric.Connection):  # type: ignore[misc]
             name=login.name,
             exchanges=set(),
             _opening=threading.RLock(),
+            _abandoned=False,
+            _underway=None,
             _shells=None,
             _proxy=None,
         )
@@ -139,28 +144,20 @@ class Connection(fabric.Connection):  # type: ignore[misc]
         with self._opening:
             if self.is_connected:
                 return
-            for attempt in range(1, _ATTEMPTS + 1):
-                try:
-                    self.transport = self._establish()
-                except _DroppedError as dropped:
-                    if attempt == _ATTEMPTS:
-                        raise self._unreachable(
-                            f"{self.login.place} closed the connection before the login",
-                            "too many logins at once? see MaxStartups in the server's sshd_config, and its log",
-                        ) from dropped
-                    # At random, so that those who were dropped together do not come back together.
-                    time.sleep(random.uniform(0.1, 0.5) * attempt)  # noqa: S311 - spreads load, hides nothing
-                else:
-                    break
+            self._abandoned = False
+            self.transport = self._connect_patiently()
             self._shells = Shells(self.transport)
 
     def close(self) -> None:
         """End what still runs, and leave nothing: no channel, no thread, no socket, no process."""
+        self._abandon()
+        for exchange in self.exchanges.copy():
+            exchange.cancel()
         with self._opening:
-            for exchange in list(self.exchanges):
-                exchange.cancel()
+            self._abandoned = True
             if self._shells is not None:
                 self._shells.close()
+                self._shells = None
             if self._sftp is not None:
                 self._sftp.close()
                 self._sftp = None
@@ -168,13 +165,21 @@ class Connection(fabric.Connection):  # type: ignore[misc]
                 self.transport.close()
                 self.transport.join(timeout=5)
                 self.transport = None
-            self._shells = None
             self._end_proxy()
 
     def create_session(self) -> paramiko.Channel:
-        """Open a session for `run`, within the limits of sshd."""
+        """Open a session for `run`, within the limits of sshd.
+
+        Raises:
+            UnreachableError: If the server grants none.
+        """
         self.open()
-        channel: paramiko.Channel = self.transport.session()
+        try:
+            channel: paramiko.Channel = self.transport.session()
+        except (paramiko.SSHException, OSError, EOFError) as error:
+            raise self._unreachable(
+                f"{self.login.place} grants no session: {error}", "see MaxSessions in its sshd_config"
+            ) from error
         if self.forward_agent:
             self._agent_handler = paramiko.agent.AgentRequestHandler(channel)
         return channel
@@ -195,8 +200,14 @@ class Connection(fabric.Connection):  # type: ignore[misc]
         Raises:
             paramiko.SSHException: If the server grants no session.
         """
-        self.open()
-        return self._ready_shells().take(program)
+        with self._opening:
+            if self._abandoned:
+                msg = "it was closed"
+                raise paramiko.SSHException(msg)
+            self.open()
+            shells = self._shells
+        assert shells is not None  # noqa: S101 - open has just made it
+        return shells.take(program)
 
     def refill(self) -> None:
         """Have the next shell opened in the background."""
@@ -249,16 +260,44 @@ class Connection(fabric.Connection):  # type: ignore[misc]
             cls = Runner
         return cls(context=self, inline_env=self.inline_ssh_env)
 
-    def _ready_shells(self) -> Shells:
-        if self._shells is None:
-            msg = "not connected"
-            raise paramiko.SSHException(msg)
-        return self._shells
+    def _abandon(self) -> None:
+        """Have an `open` that is still under way in another thread fail now."""
+        if self._opening.acquire(blocking=False):
+            self._opening.release()
+            return
+        self._abandoned = True
+        underway = self._underway
+        with contextlib.suppress(OSError):
+            if isinstance(underway, socket.socket):
+                # Closing would not wake a connect(2) in another thread; this does.
+                underway.shutdown(socket.SHUT_RDWR)
+            elif underway is not None:
+                underway.close()
+
+    def _connect_patiently(self) -> Transport:
+        """Connect; when the server drops logins because too many come at once, try again."""
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                return self._establish()
+            except _DroppedError as dropped:
+                if attempt == _ATTEMPTS or self._abandoned:
+                    raise self._unreachable(
+                        f"{self.login.place} closed the connection before the login{_reason(dropped)}",
+                        "too many logins at once? see MaxStartups in the server's sshd_config, and its log",
+                    ) from dropped
+            # At random, so that those who were dropped together do not come back together.
+            time.sleep(random.uniform(0.1, 0.5) * attempt)  # noqa: S311 - spreads load, hides nothing
 
     def _establish(self) -> Transport:
         """Go through all the steps from a socket to an accepted login."""
-        sock = self._socket()
-        transport = Transport(sock)
+        try:
+            sock = self._socket()
+            transport = self._underway = Transport(sock)
+        except BaseException:
+            self._end_proxy()
+            raise
         transport.banner_timeout = _BANNER_TIMEOUT
         transport.auth_timeout = _HANDSHAKE_TIMEOUT
         try:
@@ -269,6 +308,8 @@ class Connection(fabric.Connection):  # type: ignore[misc]
             transport.close()
             self._end_proxy()
             raise
+        finally:
+            self._underway = None
         return transport
 
     def _socket(self) -> Any:
@@ -278,11 +319,17 @@ class Connection(fabric.Connection):  # type: ignore[misc]
         if login.proxy_command is not None:
             return self._through_command(login.proxy_command)
         try:
-            return connect(login.hostname, login.port, login.connect_timeout)
+            return connect(login.hostname, login.port, login.connect_timeout, self._note)
         except ConnectionResetError as error:
             raise _DroppedError from error
         except OSError as error:
             raise self._unreachable(*_told(login, error)) from error
+
+    def _note(self, sock: socket.socket) -> None:
+        """Remember the socket that is being connected; see `_abandon`."""
+        if self._abandoned:
+            raise ConnectionAbortedError(errno.ECONNABORTED, "it was closed meanwhile")
+        self._underway = sock
 
     def _through_gateway(self) -> paramiko.Channel:
         self.gateway.open()
@@ -438,6 +485,10 @@ class Connection(fabric.Connection):  # type: ignore[misc]
 
 class _DroppedError(Exception):
     """The server took the connection and dropped it before the login: worth another try."""
+
+
+def _reason(dropped: _DroppedError) -> str:
+    return f" ({dropped})" if str(dropped) else ""
 
 
 def quiet_config() -> Config:

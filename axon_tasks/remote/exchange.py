@@ -85,6 +85,7 @@ class Exchange:
         self._began = time.monotonic()
         self._ended: float | None = None
         self._failure: BaseException | None = None
+        self._sent = False
         self._cancelled = False
         self._lock = threading.Lock()
         self._driver: threading.Thread | None = None
@@ -102,15 +103,16 @@ class Exchange:
         try:
             self._send()
             self._receive()
+            if self._cancelled:
+                self._end()
         except (paramiko.SSHException, OSError, EOFError) as error:
-            self._failure = self._failure or self._lost(
-                f"the connection broke ({error or type(error).__name__})"
-            )
+            self._failure = self._failure or self._lost(f"the connection broke ({_worded(error)})")
         finally:
             self._ended = time.monotonic()
             self._connection.exchanges.discard(self)
+            self._driver = None
             self._driven.set()
-            if self._is_finished():
+            if self._is_finished() or self._failure is not None:
                 self._close_channel()
 
     def result(self) -> BatchResult:
@@ -124,7 +126,10 @@ class Exchange:
         self._failure = error
 
     def cancel(self) -> None:
-        """Stop reading and end the script on the server; twice does no harm."""
+        """Stop reading and end the script on the server; twice does no harm.
+
+        Whoever drives the script ends it, because the end may come while it is being sent.
+        """
         with self._lock:
             if self._cancelled or self._is_finished():
                 return
@@ -132,29 +137,39 @@ class Exchange:
             self._failure = self._failure or BatchCancelledError(
                 f"batch {self.request.batch!r} on {self.server} was cancelled", self._collect()
             )
-        self._wake.set()
-        if self._driver is not None and self._driver is not threading.current_thread():
-            self._driven.wait(_CANCEL)
         self._stdout.emit = self._stderr.emit = None
+        self._wake.set()
+        if self._driver is None or self._driver is threading.current_thread():
+            self._end()
+        else:
+            self._driven.wait(2 * _CANCEL)
+
+    def _end(self) -> None:
+        """End the script on the server, unless it must not stop half-way, and close the channel."""
         try:
-            if not self.request.uninterruptible:
-                self._end_remotely()
+            session = None if self.request.uninterruptible else self._await_session()
+            if session is not None:
+                with contextlib.suppress(paramiko.SSHException, OSError, EOFError):
+                    self._connection.end_session(session, privileged=self.request.privileged, within=_CANCEL)
         finally:
             self._close_channel()
 
     def _send(self) -> None:
         channel = self._connection.ready_shell(self.request.shell)
-        channel.axon_wake = self._wake  # type: ignore[attr-defined]
         self._channel = channel
+        if self._cancelled:
+            return
+        channel.axon_wake = self._wake  # type: ignore[attr-defined]
         channel.in_buffer.set_event(self._wake)
         channel.in_stderr_buffer.set_event(self._wake)
+        self._sent = True
         channel.sendall(self.request.script.encode("utf-8", errors="surrogateescape"))
         channel.shutdown_write()
         self._connection.refill()
 
     def _receive(self) -> None:
         deadline = None if self.request.timeout is None else self._began + self.request.timeout
-        while not self._is_finished() and self._failure is None:
+        while not self._is_finished() and not self._cancelled and self._failure is None:
             heard = self._wake.wait(self._patience(deadline))
             self._wake.rearm()
             closed = self._at_end()
@@ -231,6 +246,8 @@ class Exchange:
 
     def _lost(self, how: str) -> BatchLostError:
         what = f"batch {self.request.batch!r} on {self.server}: {how}{self._position()}{self._noise()}"
+        if not self._sent:
+            return BatchLostError(what, self._collect(), hint="nothing was sent")
         hint = (
             "the script runs on to its end on the server"
             if self.request.uninterruptible
@@ -241,9 +258,8 @@ class Exchange:
     def _time_out(self) -> None:
         limit = self.request.timeout
         what = f"batch {self.request.batch!r} on {self.server} took longer than {limit:g} s{self._position()}"
-        failure = BatchTimeoutError(what, self._collect())
-        self._failure = failure
-        self.cancel()
+        self._failure = BatchTimeoutError(what, self._collect())
+        self._cancelled = True
 
     def _position(self) -> str:
         running = self._stdout.running
@@ -288,16 +304,10 @@ class Exchange:
             parser.emit = lambda index, chunk: hand_out(request.labels[index], stream, chunk)
         return parser
 
-    def _end_remotely(self) -> None:
-        session = self._await_session()
-        if session is not None:
-            with contextlib.suppress(paramiko.SSHException, OSError, EOFError):
-                self._connection.end_session(session, privileged=self.request.privileged, within=_CANCEL)
-
     def _await_session(self) -> int | None:
         """Give the session number that the script reports first; a script that was just sent needs a moment."""
         deadline = time.monotonic() + _CANCEL
-        while self._stdout.session is None and self._channel is not None and time.monotonic() < deadline:
+        while self._sent and self._stdout.session is None and time.monotonic() < deadline:
             if self._at_end() or not self._connection.is_connected:
                 return None
             self._drain()
@@ -316,6 +326,10 @@ class Exchange:
         if self._channel is not None:
             with contextlib.suppress(paramiko.SSHException, OSError, EOFError):
                 self._channel.close()
+
+
+def _worded(error: Exception) -> str:
+    return str(error) or type(error).__name__
 
 
 def _signal_of(channel: paramiko.Channel) -> str | None:

@@ -120,12 +120,11 @@ umask 077
 mkdir {where} || {{ [ -d {where} ] && exit {ID_TAKEN}; exit 1; }}
 printf %s {shlex.quote(body)} >{where}/cmd && printf %s {shlex.quote(_RECORDER)} >{where}/run && date +%s >{where}/started || exit
 setsid sh {where}/run {where} </dev/null >/dev/null 2>&1 {closed} &
-for _axon_try in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25; do
+for _axon_nap in .01 .01 .02 .02 .05 .05 .1 .1 .2 .2 .5 .5 1 1 1; do
 [ ! -f {where}/pid ] || exit 0
-sleep 0.02 2>/dev/null || sleep 1
-[ ! -f {where}/pid ] || exit 0
-sleep 0.18 2>/dev/null || sleep 1
+sleep "$_axon_nap" 2>/dev/null || sleep 1
 done
+[ ! -f {where}/pid ] || exit 0
 echo 'the job did not start within 5 s' >&2
 exit 1"""
 

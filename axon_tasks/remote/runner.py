@@ -14,9 +14,12 @@ import contextlib
 import math
 import re
 import shlex
+import signal
 from typing import TYPE_CHECKING, Any
 
 from fabric.runners import Remote
+
+from axon_tasks.errors import ConnectionLostError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -76,6 +79,23 @@ class Runner(Remote):  # type: ignore[misc]
         if not self.using_pty:
             self.channel.close()
         super().send_interrupt(interrupt)
+
+    def returncode(self) -> int:
+        """Give the exit code; 128 and the number of the signal for a command that was killed, as a shell does.
+
+        Raises:
+            ConnectionLostError: If there is none because the connection broke: that is no failed command.
+        """
+        code = int(super().returncode())
+        if code != -1 or self.timed_out:
+            return code
+        name = getattr(self.channel, "axon_exit_signal", None)
+        if name is not None:
+            return 128 + getattr(signal, f"SIG{name}", 0)
+        raise ConnectionLostError(
+            f"the connection to {self.context.login.place} broke while a command was running",
+            hint="what it did after that is unknown; look at the server before you try again",
+        )
 
     def default_encoding(self) -> str:
         """Servers speak UTF-8, whatever the locale is here."""

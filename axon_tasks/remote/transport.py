@@ -18,7 +18,7 @@ import paramiko
 from paramiko.common import MSG_CHANNEL_REQUEST, cMSG_CHANNEL_REQUEST
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 #: Seconds without an answer after which a peer counts as gone (tcp(7): TCP_USER_TIMEOUT, TCP_KEEP*).
 PEER_TIMEOUT = 30
@@ -209,13 +209,14 @@ class Slots:
         return self._closed or len(self._open) + self._reserved < self.limit
 
 
-def connect(host: str, port: int, timeout: float) -> socket.socket:
+def connect(host: str, port: int, timeout: float, note: Callable[[socket.socket], None]) -> socket.socket:
     """Open a TCP connection to the first address that answers.
 
     Args:
         host: Name or address.
         port: TCP port.
         timeout: Seconds for the name and all addresses together.
+        note: Called with each socket before it is connected, so that another thread can shut it down.
 
     Raises:
         OSError: If there is no such name, or no address answers in time.
@@ -231,6 +232,7 @@ def connect(host: str, port: int, timeout: float) -> socket.socket:
         # One address that does not answer leaves time for the others.
         sock.settimeout(remaining / (len(addresses) - index))
         try:
+            note(sock)
             sock.connect(address)
         except OSError as failure:
             sock.close()
