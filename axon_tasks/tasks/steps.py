@@ -38,7 +38,7 @@ def _help(*names: str) -> dict[str, str]:
 
 @task(help=_help())
 def inspect(c: Context, env: str = "", hosts_file: str = "") -> None:  # noqa: ARG001  (Invoke passes the context to every task)
-    """Show what serves, what runs and what is missing; changes nothing.
+    """Show what serves, runs or is missing; changes nothing.
 
     Examples:
         fab steps.inspect --env=prod
@@ -48,7 +48,7 @@ def inspect(c: Context, env: str = "", hosts_file: str = "") -> None:  # noqa: A
 
 @task(help=_help("tag"))
 def pull(c: Context, env: str = "", tag: str = "", hosts_file: str = "") -> None:  # noqa: ARG001  (as above)
-    """Pull the image on every app server, so that a later deploy is shorter.
+    """Pull the image on every app server.
 
     Examples:
         fab steps.pull --env=prod --tag=v2
@@ -58,7 +58,7 @@ def pull(c: Context, env: str = "", tag: str = "", hosts_file: str = "") -> None
 
 @task(help=_help("tag"))
 def stage(c: Context, env: str = "", tag: str = "", hosts_file: str = "") -> None:  # noqa: ARG001  (as above)
-    """Test the nginx files that a deploy would write, on a shadow copy; changes nothing.
+    """Test the nginx files of a deploy; changes nothing.
 
     Examples:
         fab steps.stage --env=prod
@@ -68,7 +68,7 @@ def stage(c: Context, env: str = "", tag: str = "", hosts_file: str = "") -> Non
 
 @task(help=_help("tag", "now"))
 def start(c: Context, env: str = "", tag: str = "", now: bool = False, hosts_file: str = "") -> None:  # noqa: ARG001  (as above)
-    """Start a release beside the one that serves, without switching to it.
+    """Start a release beside the serving one; no switch.
 
     Examples:
         fab steps.start --env=prod --tag=v2      then: fab steps.health, fab steps.switch
@@ -78,7 +78,7 @@ def start(c: Context, env: str = "", tag: str = "", now: bool = False, hosts_fil
 
 @task(help=_help())
 def health(c: Context, env: str = "", hosts_file: str = "") -> None:  # noqa: ARG001  (as above)
-    """Wait until the release that was started last is healthy on every app server.
+    """Wait until the started release is healthy everywhere.
 
     Without one that waits to be switched to, the release that serves is asked.
 
@@ -90,7 +90,7 @@ def health(c: Context, env: str = "", hosts_file: str = "") -> None:  # noqa: AR
 
 @task(help=_help())
 def switch(c: Context, env: str = "", hosts_file: str = "") -> None:  # noqa: ARG001  (as above)
-    """Send traffic to the release that was started and is healthy.
+    """Send traffic to the release that was started.
 
     Examples:
         fab steps.switch --env=prod              then: fab steps.record, fab steps.retire
@@ -110,7 +110,7 @@ def record(c: Context, env: str = "", hosts_file: str = "") -> None:  # noqa: AR
 
 @task(help=_help())
 def retire(c: Context, env: str = "", hosts_file: str = "") -> None:  # noqa: ARG001  (as above)
-    """Drain and remove every release that does not serve, in the background on the servers.
+    """Drain and remove what does not serve, in the background.
 
     Examples:
         fab steps.retire --env=prod
