@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from axon_tasks.config.document import Block, Items, Scalar
+from axon_tasks.config.faults import dotted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,7 +36,7 @@ def _check_jumps(hosts: Block, report: Report) -> None:
             seen.append(following)
             following = jumps.get(following)
         if following == name and isinstance(jump, Scalar):
-            circle = " -> ".join((*seen, name))
+            circle = " -> ".join(dotted((host,)) for host in (*seen, name))
             report.add(jump.place, f"the jump hosts lead in a circle: {circle}", expected="a way that ends")
 
 
@@ -49,7 +50,7 @@ def _check_domains(environments: Block, report: Report) -> None:
             for server in _scalars(environment, "system"):
                 owner = owners.setdefault((server, domain), name)
                 if owner != name:
-                    message = f"this domain is already the one of {owner} on {server}"
+                    message = f"this domain is already the one of {dotted((owner,))} on {dotted((server,))}"
                     report.add(domain.place, message, expected="a domain of its own")
 
 

@@ -17,6 +17,9 @@ MOST_SHOWN = 50
 #: Longer texts are not compared, because the comparison is quadratic in their length.
 _LONGEST_COMPARED = 64
 
+#: More names are not listed in one message.
+_MOST_LISTED = 30
+
 #: Longer values are cut where a message shows them.
 _LONGEST_SHOWN = 60
 
@@ -46,6 +49,13 @@ def nearest(name: str, candidates: Iterable[str]) -> str | None:
 def shown(text: str) -> str:
     """Render a text from outside for a message: quoted, short, and without terminal control sequences."""
     return ascii(text if len(text) <= _LONGEST_SHOWN else text[:_LONGEST_SHOWN] + "...")
+
+
+def listed(names: Iterable[str]) -> str:
+    """Render what would have been valid: `one of: app1, app2`, cut where nobody reads on."""
+    shown_names = [dotted((name,)) for name in names]
+    more = ", ..." if len(shown_names) > _MOST_LISTED else ""
+    return f"one of: {', '.join(shown_names[:_MOST_LISTED])}{more}" if shown_names else "a name that there is"
 
 
 def dotted(path: Iterable[str | int]) -> str:

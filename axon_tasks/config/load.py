@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from axon_tasks.config import models
 from axon_tasks.config.checks import check_relations
 from axon_tasks.config.document import MOST_BYTES, Block, Items, Scalar, read_document
-from axon_tasks.config.faults import ConfigurationFaults, Place, Report, ValueFault, nearest, shown
+from axon_tasks.config.faults import ConfigurationFaults, Place, Report, ValueFault, listed, nearest, shown
 from axon_tasks.config.images import ImageReference
 from axon_tasks.errors import ConfigurationError
 
@@ -138,6 +138,10 @@ def _merged(document: Block) -> Block:
     for name, environment in environments.items():
         value = _merge(inherited, environment) if isinstance(environment, Block) else environment
         if isinstance(value, Block):
+            if value.get("image") is None and "image" in document:
+                _set(
+                    value, "image", document["image"], document.keys_at["image"]
+                )  # `image: ~` takes others away
             _name_registry(value)
         _set(merged, name, value, environments.keys_at[name])
     top = Block(document.place)
@@ -225,9 +229,7 @@ def _note(detail: ErrorDetails, prefix: tuple[str, ...], values: Block, report: 
     elif detail["type"] == "extra_forbidden":
         known = list(_model_at(location[:-1]).model_fields)
         close = nearest(str(location[-1]), known)
-        report.add(
-            place, "unknown key", expected=None if close else f"one of: {', '.join(known)}", nearest=close
-        )
+        report.add(place, "unknown key", expected=None if close else listed(known), nearest=close)
     elif detail["type"] in _SHAPES:
         message, expected = _SHAPES[detail["type"]]
         report.add(place, "is empty" if value is None else message, expected=expected)

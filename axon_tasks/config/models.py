@@ -6,9 +6,8 @@ work with: names filled in, paths made absolute, project-wide values inherited. 
 
 import re
 from pathlib import Path
-from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from axon_tasks.config import values as v
 from axon_tasks.config.faults import ValueFault, nearest, shown
@@ -138,7 +137,7 @@ class Health(Settings):
     host: v.HostHeader | None = Field(
         None, description="Host header of the probe; default: the site's domain"
     )
-    expect_status: Annotated[tuple[v.Status, ...], BeforeValidator(v.list_of)] = Field(
+    expect_status: v.Statuses = Field(
         (200,), description="HTTP status codes that count as healthy: one, or a list"
     )
     expect_body: v.Line | None = Field(None, description="text that the response must contain")

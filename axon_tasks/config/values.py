@@ -14,11 +14,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, BeforeValidator, WithJsonSchema
 from pydantic_core import core_schema
 
 from axon_tasks.config.document import Scalar, quoted, yaml_meaning
-from axon_tasks.config.faults import ValueFault, nearest
+from axon_tasks.config.faults import ValueFault, listed, nearest
 from axon_tasks.config.images import ImageReference, is_digest, is_registry, is_tag
 from axon_tasks.config.secret import Secret
 
@@ -88,7 +88,7 @@ class KnownHost(Rule):
             if known is not None and host not in known:
                 raise ValueFault(
                     "is no host of this file",
-                    expected=None if nearest(host, known) else f"one of: {', '.join(sorted(known)[:20])}",
+                    expected=None if nearest(host, known) else listed(sorted(known)),
                     nearest=nearest(host, known),
                 )
             return host
@@ -149,7 +149,7 @@ def _one_of(*choices: str) -> Rule:
     """Make the rule for one of a few words."""
 
     def check(value: object) -> str:
-        expected = f"one of: {', '.join(choices)}"
+        expected = listed(choices)
         written = text(value, expected)
         if written not in choices:
             raise ValueFault("is not known here", expected=expected, nearest=nearest(written, choices))
@@ -365,7 +365,7 @@ def _one_line(secret: Secret) -> Secret:
     return secret
 
 
-def list_of(value: object) -> object:
+def _list_of(value: object) -> object:
     """Accept a single value where a list is expected (`expect_status: 200`)."""
     return [value] if isinstance(value, (str, int)) else value
 
@@ -405,7 +405,12 @@ Port = Annotated[int, _PORT]
 HostPort = Annotated[int, _whole(1024, _LARGEST_PORT)]
 Count = Annotated[int, _whole(1, 1000)]
 Lines = Annotated[int, _whole(0, 10_000)]
-Status = Annotated[int, _whole(100, 599)]
+_STATUS = _whole(100, 599)
+Statuses = Annotated[
+    tuple[Annotated[int, _STATUS], ...],
+    BeforeValidator(_list_of),
+    WithJsonSchema({"anyOf": [_STATUS.schema, {"type": "array", "items": _STATUS.schema}, _VARIABLE_SCHEMA]}),
+]
 Duration = Annotated[float, _duration(zero=True)]
 PositiveDuration = Annotated[float, _duration(zero=False)]
 Flag = Annotated[bool, Rule(_boolean, {"type": "boolean"})]

@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-
-import pytest
-
-from axon_tasks.config import ConfigurationFaults, Fault, Project, load
 from typing import TYPE_CHECKING
 
+import pytest
+from config_samples import VALID, Finder, Loader
+from hypothesis import settings
+
+from axon_tasks.config import ConfigurationFaults, Fault, Project, load
+
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
-VALID = """\
-product: shop
-image: registry.example.com:5000/shop
-hosts:
-  edge1: {address: 203.0.113.10}
-  app1: {address: app1.example.com, private_address: 10.0.1.21, user: deploy, port: 2222}
-defaults:
-  health: {path: /api/health, timeout: 60s}
-environments:
-  prod:
-    system: [edge1]
-    app: [app1]
-    domain: shop.example.com
-"""
-
-Loader = Callable[..., Project]
-Finder = Callable[..., list[Fault]]
+# A slow machine is no fault of the code under test.
+settings.register_profile("config", deadline=None)
+settings.load_profile("config")
 
 
 @pytest.fixture

@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from conftest import VALID, Finder, Loader
+from config_samples import FULL, SECRETS, VALID, Finder, Loader
 from pydantic import ValidationError
 
 from axon_tasks.config import (
@@ -18,43 +19,9 @@ from axon_tasks.config import (
     nearest,
 )
 from axon_tasks.errors import ConfigurationError, UsageError
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-FULL = """\
-product: shop
-image: registry.example.com:5000/shop
-registry: {username: deploy, password: "${PASSWORD}"}
-known_hosts: ssh/known_hosts
-hosts:
-  edge1: {address: 203.0.113.10, key: ~/.ssh/id, passphrase: "${PASSPHRASE}", host_keys: accept-new}
-  app1: {address: app1.example.com, private_address: 10.0.1.21, user: deploy, port: 2222, jump: edge1, key: keys/app}
-  app2: {address: "2001:db8::2", jump: "me@bastion.example.com:22", connect_timeout: 3s}
-defaults:
-  aliases: [www.example.com, m.example.com]
-  container: {port: 8080, env: {A: one, B: two}, volumes: [/srv/a:/a]}
-  health: {expect_status: 204, timeout: 60s}
-  tls: {certificate: /etc/ssl/a.pem, key: /etc/ssl/a.key}
-environments:
-  staging: {system: [edge1], app: [app2], domain: staging.example.com, aliases: [], tls: ~, tag: v2}
-  prod:
-    system: [edge1]
-    app: [app1, app2]
-    domain: shop.example.com
-    env_file: /srv/shop/.env.prod
-    image: other.example.com/shop
-    switch: reload
-    container:
-      env: {B: "2", C: three}
-      command: [serve, "--port", "8080"]
-      cpus: 1.50
-      memory: 512m
-    health: {expect_status: [200, 204], interval: 250ms}
-    ports: {first: 31000, last: 31001}
-"""
-SECRETS = {"PASSWORD": "hunter2", "PASSPHRASE": "opensesame", "HOME": "/nowhere"}
 
 
 def test_defaults(loaded: Loader) -> None:
@@ -266,12 +233,18 @@ def test_all_faults_at_once(faults: Finder) -> None:
         "hosts.yml:7: defaults.health.pth: unknown key; did you mean 'path'?",
         "hosts.yml:8: defaults.ports: the range is too small; expected last above first: each environment needs two ports",
         "hosts.yml:11: environments.staging.system[0]: 'edge' is no host of this file; did you mean 'edge1'?",
-        "hosts.yml:13: environments.staging.domain: 'a b' is no domain; "
-        "expected a domain in lower case, such as shop.example.com or *.example.com",
-        "hosts.yml:14: environments.staging.health.timeout: 'soon' is no duration; "
-        "expected a duration such as 30s, 500ms, 2m, or a number of seconds, above 0, up to 24h",
-        "hosts.yml:15: environments.prod.domain: is missing; "
-        "expected the site's domain, such as shop.example.com or *.example.com",
+        (
+            "hosts.yml:13: environments.staging.domain: 'a b' is no domain; "
+            "expected a domain in lower case, such as shop.example.com or *.example.com"
+        ),
+        (
+            "hosts.yml:14: environments.staging.health.timeout: 'soon' is no duration; "
+            "expected a duration such as 30s, 500ms, 2m, or a number of seconds, above 0, up to 24h"
+        ),
+        (
+            "hosts.yml:15: environments.prod.domain: is missing; "
+            "expected the site's domain, such as shop.example.com or *.example.com"
+        ),
         "hosts.yml:16: environments.prod.system: the list is empty; expected at least one host",
         "hosts.yml:17: environments.prod.app: entry 2 repeats entry 1; expected each name once",
     ] == [str(fault) for fault in faults(FAULTY)]
@@ -389,6 +362,18 @@ def test_faulty_default_that_is_replaced(faults: Finder) -> None:
     (fault,) = faults(VALID.replace("timeout: 60s", "timeout: soon") + "    health: {timeout: 5s}\n")
 
     assert "defaults.health.timeout" == fault.path
+
+
+@pytest.mark.parametrize("where", ["defaults", "prod"])
+def test_null_image(loaded: Loader, where: str) -> None:
+    """`image: ~` means the project's image."""
+    text = (
+        VALID.replace("defaults:\n", "defaults:\n  image: ~\n")
+        if where == "defaults"
+        else VALID + "    image: ~\n"
+    )
+
+    assert "registry.example.com:5000/shop" == loaded(text).environment("prod").image
 
 
 def test_null_defaults(loaded: Loader) -> None:

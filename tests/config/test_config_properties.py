@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import yaml
+from config_samples import FULL, SECRETS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_config_load import FULL, SECRETS
 
 from axon_tasks.config import Project, read
 from axon_tasks.config.models import FileSettings

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from test_config_load import FULL
+from config_samples import FULL
 
 import axon_tasks.config
 from axon_tasks.config.schema import hosts_schema, schema_text

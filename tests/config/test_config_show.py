@@ -7,9 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import VALID
+from config_samples import FULL, SECRETS, VALID
 from invoke import Context
-from test_config_load import FULL, SECRETS
 
 from axon_tasks.config import MASK, ConfigurationFaults, read
 from axon_tasks.config.schema import schema_text

@@ -147,7 +147,7 @@ FIELDS: dict[str, tuple[Any, list[Any], list[Any]]] = {
     ),
     "host port": (v.HostPort, [1024, "32767"], [1023, 70000]),
     "count": (v.Count, [1, "3"], [0, 1001, None]),
-    "status": (v.Status, [200, "404"], [99, 600, "2xx"]),
+    "statuses": (v.Statuses, [200, "404", [200, 204]], [99, 600, "2xx", [[200]], None, {}]),
     "duration": (
         v.Duration,
         [0, 30, 1.5, "30s", "500ms", "2m", "1h", "0.5s", "0", "24h"],

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
 
 import pytest
-from conftest import VALID, Finder, Loader
+from config_samples import VALID, Finder, Loader
 
 from axon_tasks.config import ConfigurationFaults, load
 from axon_tasks.config.document import yaml_meaning
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path
