@@ -66,7 +66,7 @@ def require_root() -> None:
     if os.geteuid() != 0:
         raise UsageError(
             "The lab needs root: it creates network namespaces, mounts and a bridge.",
-            hint='Become root first (sudo -i), or run: sudo env "PATH=$PATH" invoke lab.up',
+            hint="Run the same as root: sudo make demo, or sudo .venv/bin/invoke lab.up",
         )
 
 

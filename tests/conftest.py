@@ -1,0 +1,60 @@
+"""The lab for the tests that are marked with it, and the word about those that could not run."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from axon_tasks.lab import Lab
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+#: `required`: a test that needs the lab and does not run is a failure. Set by .ci/run.
+REQUIRED = os.environ.get("AXON_TEST_LAB") == "required"
+
+
+def why_no_lab() -> str | None:
+    """Why the lab cannot be had here, or None."""
+    if sys.platform != "linux":
+        return "the lab needs Linux"
+    if os.geteuid() != 0:
+        return "the lab needs root"
+    return None
+
+
+@pytest.fixture(scope="session")
+def lab() -> Lab:
+    """The lab of this project with two app servers: it is started if needed, and left running."""
+    running = Lab(apps=2, rtt=0.0, root=PROJECT)
+    running.up(print)
+    return running
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    reason = why_no_lab()
+    if reason:
+        for item in items:
+            if item.get_closest_marker("lab"):
+                item.add_marker(pytest.mark.skip(reason=f"NOT RUN: {reason}"))
+
+
+def not_run(reporter: pytest.TerminalReporter) -> int:
+    """How many of the tests that need the lab were left out."""
+    return sum("lab" in report.keywords for report in reporter.stats.get("skipped", []))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    left_out = not_run(terminalreporter)
+    if left_out:
+        terminalreporter.section(f"{left_out} TESTS WERE NOT RUN", sep="!", red=True, bold=True)
+        terminalreporter.line(f"They need the lab: {why_no_lab() or 'see the reasons above'}.")
+        terminalreporter.line("What they check, deployments on real servers, is therefore unknown here.")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if REQUIRED and reporter and not_run(reporter) and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
