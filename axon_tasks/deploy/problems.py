@@ -188,7 +188,7 @@ def _hint(seen: Diagnosis) -> str:  # noqa: PLR0911  (one known pattern a line, 
     status = seen.answer.removeprefix("HTTP ")
     if status in STATUS_HINTS:
         return STATUS_HINTS[status]
-    if re.search(r"refused|reset by peer|empty (answer|reply)", seen.answer, re.IGNORECASE):
+    if re.search(r"refused|couldn.t connect|reset by peer|empty (answer|reply)", seen.answer, re.IGNORECASE):
         return (
             "Nothing answers on the container's port: check `container: {port}`, and that the application listens"
             " on 0.0.0.0 and not on 127.0.0.1."
@@ -209,9 +209,12 @@ class UnhealthyError(StepFailedError):
 
     def __init__(self, diagnosis: Diagnosis) -> None:
         self.diagnosis = diagnosis
-        super().__init__(
-            f"{diagnosis.server}: {diagnosis.container} did not become healthy: {diagnosis.answer}"
+        why = (
+            diagnosis.answer
+            if diagnosis.exit_code is None
+            else f"it ended with exit code {diagnosis.exit_code}"
         )
+        super().__init__(f"{diagnosis.server}: {diagnosis.container} did not become healthy: {why}")
 
 
 class DeployFailedError(AxonError):

@@ -103,14 +103,13 @@ def _start_limit(run: Deployment) -> float:
 
 
 def _tell_waiting(run: Deployment, server: str) -> Callable[[str, str, bytes], None]:
+    """Pass on what the scripts say while they wait: for a slot to drain, or for health."""
+
     def listen(_label: str, stream: str, chunk: bytes) -> None:
-        if stream == "stdout" and chunk.startswith(b"waiting="):
-            name = chunk.decode(errors="replace").splitlines()[0].removeprefix("waiting=")
-            run.listener.message(
-                server,
-                f"waiting for {name} to drain in the slot that is needed"
-                f" (at most {run.environment.drain.timeout:g} s; --now cuts it short)",
-            )
+        if stream == "stdout":
+            for line in chunk.decode(errors="replace").splitlines():
+                if line.startswith("waiting="):
+                    run.listener.message(server, line.removeprefix("waiting="))
 
     return listen
 
@@ -124,7 +123,8 @@ def health(run: Deployment) -> Report:
 
     def work(server: str) -> BatchResult:
         batch = Batch("health").add(docker.health(run.candidate(server)), label="health")
-        result = run.servers.run(server, batch, timeout=run.environment.health.timeout + SHORT)
+        limit = run.environment.health.timeout + SHORT
+        result = run.servers.run(server, batch, timeout=limit, on_output=_tell_waiting(run, server))
         if not result["health"].ok:
             raise problems.UnhealthyError(diagnose(run, server, result["health"]))
         return result

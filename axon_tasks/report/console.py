@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from typing import TYPE_CHECKING, TextIO
 
@@ -100,7 +101,7 @@ def diagnosis(found: Diagnosis) -> str:
     ]
     if found.docker_health:
         rows.append(("healthcheck", found.docker_health))
-    logs = found.logs.rstrip("\n").splitlines()
+    logs = _collapsed(found.logs.rstrip("\n").splitlines())
     rows.append(("log", "" if logs else "(the container wrote nothing)"))
     lines = [f"{found.server}: {found.container} did not become healthy"]
     lines += [f"  {name:<12} {sanitize(text)}".rstrip() for name, text in rows]
@@ -117,6 +118,12 @@ def _container_state(found: Diagnosis) -> str:
     parts.append(f"{found.restarts} restarts")
     parts.append("killed for memory (OOM)" if found.out_of_memory else "not killed for memory")
     return ", ".join(parts)
+
+
+def _collapsed(lines: list[str]) -> list[str]:
+    """Repeated lines once, with their number: a health check that fails writes the same line a hundred times."""
+    groups = [(line, len(list(same))) for line, same in itertools.groupby(lines)]
+    return [line if count == 1 else f"{line}   ({count} times)" for line, count in groups]
 
 
 def _first_line(body: str) -> str:

@@ -28,7 +28,7 @@ told() {
 health() {
     clock
     health_start=$now
-    health_deadline=$((now + health_time)) health_attempts=0 health_good=0 health_look=$now
+    health_deadline=$((now + health_time)) health_attempts=0 health_good=0 health_look=$now health_news=$((now + 300))
     while :; do
         health_attempts=$((health_attempts + 1))
         http_get "$address" "$port" "$path" "$host_header" "$probe_timeout"
@@ -54,6 +54,10 @@ health() {
             fi
         fi
         clock
+        if [ "$now" -ge "$health_news" ]; then
+            health_news=$((now + 500))
+            tell waiting "not healthy after $(((now - health_start) / 100)) s: $(http_told)"
+        fi
         [ "$now" -lt "$health_deadline" ] || { told timeout && exit 20; }
         sleep "$interval"
     done

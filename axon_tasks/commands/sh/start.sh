@@ -17,7 +17,8 @@ remove_release() {
 # clear_slot: the release before the last one may still drain in the slot that is needed now.
 clear_slot() {
     for clear_id in $(own_in_slot); do
-        tell waiting "$(docker inspect --format '{{.Name}}' "$clear_id" 2>/dev/null | tr -d /)"
+        clear_name=$(docker inspect --format '{{.Name}}' "$clear_id" 2>/dev/null | tr -d /)
+        tell waiting "$clear_name still drains in the slot that is needed (at most $((drain_time / 100)) s; --now cuts it short)"
         retire "$clear_id" >&2 || fail 41 "the container in slot $slot cannot be removed"
     done
 }
