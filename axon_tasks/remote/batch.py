@@ -164,8 +164,8 @@ class Batch:
         Args:
             command: POSIX shell text, any number of lines. It runs in a subshell of its own.
             label: The name of its section; `cmd_1`, `cmd_2` and so on if left out.
-            timeout: Seconds after which it is terminated on the server (exit code 124), and
-                killed 5 seconds later. Rounded up to whole seconds.
+            timeout: Seconds after which it is terminated on the server (exit code 124; 143 where
+                timeout(1) is busybox's), and killed 5 seconds later. Rounded up to whole seconds.
             stdin: What the command reads. Never visible in argv; masked when it is a Secret.
             sudo: Run it as root. None takes the batch's setting.
 

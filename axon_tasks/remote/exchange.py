@@ -149,10 +149,17 @@ class Exchange:
         try:
             session = None if self.request.uninterruptible else self._await_session()
             if session is not None:
-                with contextlib.suppress(paramiko.SSHException, OSError, EOFError):
-                    self._connection.end_session(session, privileged=self.request.privileged, within=_CANCEL)
+                self._end_session(session)
         finally:
             self._close_channel()
+
+    def _end_session(self, session: int) -> None:
+        try:
+            self._connection.end_session(session, privileged=self.request.privileged, within=_CANCEL)
+        except (paramiko.SSHException, OSError, EOFError):
+            # No second session is to be had: sshd itself can signal what is in the shell's process group.
+            with contextlib.suppress(paramiko.SSHException, OSError, EOFError):
+                self._connection.transport.send_signal(self._open_channel(), "TERM")
 
     def _send(self) -> None:
         channel = self._connection.ready_shell(self.request.shell)

@@ -30,6 +30,7 @@ class Shells:
         self._spare: paramiko.Channel | None = None
         self._filling: threading.Thread | None = None
         self._closed = False
+        transport.on_scarcity = self._drop_spare
 
     def take(self, shell: str) -> paramiko.Channel:
         """Give a fresh shell: the spare one if there is one, else a new one.
@@ -44,8 +45,6 @@ class Shells:
             spare = self._take_spare()
             if spare is not None:
                 return spare
-        if not self._transport.slots.has_room(1):
-            self._drop_spare()
         return self._transport.run_in_session(f"exec {shell} -s")
 
     def refill(self) -> None:
@@ -71,6 +70,7 @@ class Shells:
     def _fill(self) -> None:
         channel = None
         with contextlib.suppress(paramiko.SSHException, OSError, EOFError):
+            # No waiting: whoever needs a session for a command comes first.
             channel = self._transport.run_in_session("exec sh -s", wait=0)
         with self._lock:
             self._filling = None

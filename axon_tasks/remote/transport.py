@@ -64,6 +64,8 @@ class Transport(paramiko.Transport):
         super().__init__(sock, default_window_size=WINDOW)
         self.channel_timeout = CHANNEL_TIMEOUT
         self.slots = Slots(MAX_SESSIONS)
+        #: Called when sessions are scarce; whoever holds one in reserve gives it up.
+        self.on_scarcity: Callable[[], None] = lambda: None
 
     def run_in_session(self, command: str, *, wait: float | None = None) -> paramiko.Channel:
         """Open a session and ask for a command, without waiting for the answer to the second request.
@@ -102,15 +104,42 @@ class Transport(paramiko.Transport):
             paramiko.SSHException: If there is no free slot or no session.
         """
         while True:
+            if not self.slots.has_room(1):
+                self.on_scarcity()
             with self.slots.reserved(wait) as slot:
                 try:
                     channel = self.open_session(timeout=CHANNEL_TIMEOUT)
-                except paramiko.ChannelException:
-                    if not self.slots.lower():
+                except paramiko.SSHException as error:
+                    if not self._is_refusal(error) or not self.slots.lower():
                         raise
-                    continue
-                slot.append(channel.chanid)
-                return channel
+                else:
+                    slot.append(channel.chanid)
+                    return channel
+            self.on_scarcity()
+
+    def send_signal(self, channel: paramiko.Channel, name: str) -> None:
+        """Ask sshd to send a signal to the process group of a command (RFC 4254, section 6.9).
+
+        Args:
+            channel: Where the command runs.
+            name: Such as `TERM`.
+        """
+        request = paramiko.Message()
+        request.add_byte(cMSG_CHANNEL_REQUEST)
+        request.add_int(channel.remote_chanid)
+        request.add_string("signal")
+        request.add_boolean(False)
+        request.add_string(name)
+        self._send_user_message(request)  # type: ignore[attr-defined]
+
+    def _is_refusal(self, error: paramiko.SSHException) -> bool:
+        """Tell a session that was not granted from a broken connection.
+
+        Paramiko keeps one error per connection: of two threads that are refused at the same
+        time, one gets a plain "Unable to open channel."
+        """
+        refused = isinstance(error, paramiko.ChannelException) or str(error) == "Unable to open channel."
+        return refused and self.is_active()
 
     def stop_thread(self) -> None:
         """End the thread of the transport, and whoever waits for a slot."""
@@ -181,11 +210,15 @@ class Slots:
                 self._changed.notify_all()
 
     def lower(self) -> bool:
-        """Take the sessions that are open now for the limit; False if there is none."""
+        """Take the other sessions that are open or under way for the limit; False if there is none.
+
+        To be called while a slot is reserved for the session that was refused.
+        """
         with self._changed:
-            if not self._open:
+            others = len(self._open) + self._reserved - 1
+            if others == 0:
                 return False
-            self.limit = len(self._open)
+            self.limit = min(self.limit, others)
             return True
 
     def has_room(self, spare: int) -> bool:
