@@ -18,6 +18,7 @@ import asyncio
 import contextlib
 import ipaddress
 import json
+import os
 import random
 import signal
 import sys
@@ -317,10 +318,9 @@ class Load:
         opening = [self._client("one-shot") for _ in range(self.settings.one_shot)]
         clients = asyncio.gather(*keeping, *opening)
         saver = asyncio.ensure_future(self._save_regularly())
-        with contextlib.suppress(asyncio.TimeoutError, TimeoutError):
-            await asyncio.wait_for(self.stopping.wait(), self.settings.seconds)
-        self.stopping.set()
+        ending = asyncio.get_running_loop().call_later(self.settings.seconds, self.stop)
         await clients
+        ending.cancel()
         saver.cancel()
         self._summarise(finished=True)
         return self.result
@@ -463,8 +463,8 @@ def summary_of(latencies: list[float]) -> dict[str, float]:
 def _reason(error: Exception) -> str:
     if isinstance(error, asyncio.IncompleteReadError):
         return "end of file" if not error.partial else "answer cut short"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror.lower()
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno).lower()
     return type(error).__name__
 
 
