@@ -41,6 +41,7 @@ _YAML_1_2_NUMBER = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]
 #: Longer texts are not repeated in advice, and longer lines are cut.
 _LONGEST_REPEATED = 60
 _LONGEST_LINE = 120
+_LONGEST_SEARCHED = 1000
 
 _NOTHING = {"", "~", "null", "Null", "NULL"}
 
@@ -228,6 +229,10 @@ def _broken(error: yaml.MarkedYAMLError, text: str, report: Report) -> Exception
 
 def _harmless(line: str) -> str:
     """A line of the file, fit for a report: without what may be secret, without control characters, not too long."""
+    if (
+        len(line) > _LONGEST_SEARCHED
+    ):  # the search is quadratic; half a word at the cut might be half a secret
+        line = line[:_LONGEST_SEARCHED].rpartition(" ")[0]
     for secret in _SECRET_PARTS:
         line = secret.sub(r"\g<kept>********", line)
     visible = "".join(character if character.isprintable() else " " for character in line).strip()

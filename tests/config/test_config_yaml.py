@@ -145,6 +145,14 @@ def test_broken_hides_secrets(faults: Finder, line: str) -> None:
         assert "hunter2" not in str(faults(text)[0])
 
 
+@pytest.mark.parametrize("word", ["pass", "A", "://", "x ", "key: '"])
+def test_broken_long_line(faults: Finder, word: str) -> None:
+    """A broken line of a megabyte is cut, and looking for secrets in it does not take for ever."""
+    (fault,) = faults("a: '" + word * (900_000 // len(word)))
+
+    assert len(str(fault)) < 500
+
+
 def test_not_utf_8(tmp_path: Path) -> None:
     """A file in another encoding is refused with the line."""
     path = tmp_path / "hosts.yml"
