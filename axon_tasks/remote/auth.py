@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import paramiko
 from paramiko.agent import AgentKey, AgentSSH
 from paramiko.auth_strategy import AuthResult, AuthSource, AuthStrategy, SourceResult
+from paramiko.pkey import PublicBlob
 
 from axon_tasks.remote.known_hosts import fingerprint
 
@@ -100,7 +101,7 @@ class Strategy(AuthStrategy):
         ours = self._identities
         agent = _Agent(ours.agent)
         try:
-            held = {_plain_blob(key): key for key in agent.get_keys() if not _is_certificate(key)}
+            held = {_blob(key): key for key in agent.get_keys() if not _is_certificate(key)}
             certified = [key for key in agent.get_keys() if _is_certificate(key)]
             listed = [(file, _public_blob(file)) for file in ours.files]
             blobs = {blob for _, blob in listed if blob is not None}
@@ -166,7 +167,10 @@ class Strategy(AuthStrategy):
         yield KeySource(self._identities.user, key, f"certificate {certificate}")
 
     def _from_agent(self, key: AgentKey) -> KeySource:
-        title = f"agent key {fingerprint(_plain_blob(key))} ({key.comment})"
+        if _is_certificate(key):
+            # Paramiko would send the bare key under the certificate's name.
+            key.public_blob = PublicBlob(key.get_name(), _blob(key))  # type: ignore[assignment]
+        title = f"agent key {fingerprint(_blob(key))} ({key.comment})"
         return KeySource(self._identities.user, key, title)
 
     def _from_file(self, file: Path) -> Iterator[AuthSource]:
@@ -274,7 +278,7 @@ def _is_certificate(key: AgentKey) -> bool:
     return key.get_name().endswith("-cert-v01@openssh.com")
 
 
-def _plain_blob(key: AgentKey) -> bytes:
+def _blob(key: AgentKey) -> bytes:
     blob: Any = key.blob
     return bytes(blob)
 

@@ -240,9 +240,7 @@ class Fleet:
             targets, jumps = list(self._connections.values()), list(self._jumps.values())
             self._connections.clear()
             self._jumps.clear()
-        if targets:
-            with ThreadPoolExecutor(max_workers=min(len(targets), _THREADS)) as pool:
-                list(pool.map(lambda connection: connection.close(), targets))
+        _close_all(targets)
         for jump in reversed(jumps):
             jump.close()
 
@@ -337,6 +335,16 @@ class Fleet:
         if files not in self._known:
             self._known[files] = KnownHosts(files)
         return self._known[files]
+
+
+def _close_all(connections: list[Connection]) -> None:
+    """Close connections at the same time, or one after the other where the interpreter starts no more threads."""
+    try:
+        with ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="axon-close") as pool:
+            list(pool.map(Connection.close, connections))
+    except RuntimeError:
+        for connection in connections:
+            connection.close()
 
 
 def _adhoc(destination: str) -> AdHocHost:

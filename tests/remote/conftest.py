@@ -92,10 +92,11 @@ class Sshd:
         Path("/run/sshd").mkdir(exist_ok=True)
         config = self.folder / "sshd_config"
         config.write_text(
-            f"Port {self.port}\nListenAddress 127.0.0.1\nHostKey {self.host_key}\nHostKey {self.host_key_rsa}\n"
+            # The first value of a keyword counts, so that a test's own come first.
+            f"{self.options}\nPort {self.port}\nListenAddress 127.0.0.1\nHostKey {self.host_key}\nHostKey {self.host_key_rsa}\n"
             f"AuthorizedKeysFile {self.authorized}\nTrustedUserCAKeys {self.ca}.pub\nPidFile none\n"
             "StrictModes no\nUsePAM no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n"
-            f"LogLevel VERBOSE\nSubsystem sftp internal-sftp\n{self.options}\n"
+            f"LogLevel VERBOSE\nSubsystem sftp internal-sftp\n"
         )
         self.process = subprocess.Popen(
             ["/usr/sbin/sshd", "-D", "-f", str(config), "-E", str(self.folder / "log")],
