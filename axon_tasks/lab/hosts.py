@@ -207,11 +207,13 @@ class Secrets:
     """The keys of a lab, made anew for each one.
 
     Args:
+        lab: Tells this lab's control groups from those of another one, for instance inside a container.
         client_public: The public key that may log in, as a line for `authorized_keys`.
         host_keys: Per host, its private ed25519 host key.
         htpasswd: The line that lets the registry's user in.
     """
 
+    lab: str
     client_public: str
     host_keys: dict[str, str]
     htpasswd: str
@@ -238,7 +240,7 @@ def host_files(host: LabHost, hosts: list[LabHost], accounts: Accounts, secrets:
             HostFile("/etc/nginx/axon.d/sites", None, 0o755),
         ]
     if host.role == "app":
-        files += _app_files(host)
+        files += _app_files(host, secrets.lab)
     return files
 
 
@@ -274,12 +276,17 @@ def _registry_files(host: LabHost, secrets: Secrets) -> list[HostFile]:
     ]
 
 
-def _app_files(host: LabHost) -> list[HostFile]:
+def cgroup_name(lab: str) -> str:
+    """The control group below which the containers of one lab are."""
+    return f"axon-lab-{lab}"
+
+
+def _app_files(host: LabHost, lab: str) -> list[HostFile]:
     daemon = {
         "insecure-registries": [NETWORK],
         # Containers outlive a restart of the daemon, as on servers where it is updated while they run.
         "live-restore": True,
-        "cgroup-parent": f"/axon-lab/{host.name}",
+        "cgroup-parent": f"/{cgroup_name(lab)}/{host.name}",
         "max-concurrent-downloads": 3,
     }
     environment = "APP_NAME=shop\nAPP_ENV={name}\nGREETING=hello from the lab\n"

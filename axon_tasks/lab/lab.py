@@ -10,6 +10,7 @@ import contextlib
 import http.client
 import json
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -34,6 +35,7 @@ from axon_tasks.lab.hosts import (
     LabHost,
     Secrets,
     all_hosts,
+    cgroup_name,
     host_files,
     host_spec,
     sshd_port,
@@ -183,10 +185,10 @@ class Lab:
             RUN.mkdir(mode=0o700, exist_ok=True)
             machine.bridge_up()
             LabState(str(self.root), self.apps, self.rtt).save()
-            secrets = self._secrets()
+            keys = self._secrets()
             self._take_stock(report)
             with ThreadPoolExecutor(max_workers=len(self.hosts)) as pool:
-                list(pool.map(lambda host: self._host_up(host, secrets, report), self.hosts))
+                list(pool.map(lambda host: self._host_up(host, keys, report), self.hosts))
 
     def down(self, report: Report = _silent, *, force: bool = False) -> None:
         """Remove the lab and every trace of it, also when it is half there.
@@ -202,8 +204,8 @@ class Lab:
             for pid in _search().values():
                 _kill(pid)
             machine.bridge_down()
+            machine.remove_cgroups(cgroup_name(_identity(STORE / "keys" / "id")))
             machine.storage_down(STORE)
-            machine.remove_cgroups("axon-lab")
             shutil.rmtree(RUN, ignore_errors=True)
             shutil.rmtree(self.root / ".lab", ignore_errors=True)
             report("The lab is gone")
@@ -334,7 +336,10 @@ class Lab:
                     "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", str(keys / name)
                 )
         self._hand_out(keys, logins)
+        identity = _identity(keys / "id")
+        _write(keys / "id", identity)
         return Secrets(
+            lab=identity,
             client_public=(keys / "client.pub").read_text(encoding="ascii"),
             host_keys={host.name: (keys / host.name).read_text(encoding="ascii") for host in logins},
             htpasswd=_htpasswd(),
@@ -361,12 +366,12 @@ class Lab:
                 _kill(pid)
                 shutil.rmtree(STORE / name, ignore_errors=True)
 
-    def _host_up(self, host: LabHost, secrets: Secrets, report: Report) -> None:
+    def _host_up(self, host: LabHost, keys: Secrets, report: Report) -> None:
         """Start one host if it does not run, and wait until its services answer."""
         started = time.monotonic()
         fresh = self.pid(host.name) is None
         if fresh:
-            self._boot(host, secrets)
+            self._boot(host, keys)
         self._set_rtt(host)
         for service in host.services:
             self._service_file(host, service, ".down").unlink(missing_ok=True)
@@ -375,14 +380,14 @@ class Lab:
             took = time.monotonic() - started
             report(f"{host.name}: {', '.join(host.services)} at {host.address} ({took:.1f} s)")
 
-    def _boot(self, host: LabHost, secrets: Secrets) -> None:
+    def _boot(self, host: LabHost, keys: Secrets) -> None:
         base = STORE / host.name
         base.mkdir(mode=0o755, exist_ok=True)
         (base / "root").mkdir(exist_ok=True)
         # What an overlay kept for itself is of no use to the next one, and may say that it is in use.
         shutil.rmtree(base / "work", ignore_errors=True)
         installed = base / "installed"
-        files = host_files(host, all_hosts(MAX_APPS), Accounts.of_machine(), secrets)
+        files = host_files(host, all_hosts(MAX_APPS), Accounts.of_machine(), keys)
         spec = host_spec(host, base, files, self.rtt, installed=installed.exists())
         _write(base / "spec.json", json.dumps(spec))
         self._launch(host, base)
@@ -543,6 +548,14 @@ def _write(path: Path, text: str) -> None:
     ) as file:
         file.write(text)
     temporary.replace(path)
+
+
+def _identity(path: Path) -> str:
+    """The identity that a lab was given when it was made, or a new one."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return secrets.token_hex(4)
 
 
 def _htpasswd() -> str:

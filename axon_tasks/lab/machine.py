@@ -37,6 +37,7 @@ PROGRAMS = {
 _SYSTEM_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 
 #: A policy that keeps packages from starting their services: the lab wants the programs, not a second nginx here.
+_POLICY = Path("/usr/sbin/policy-rc.d")
 _NO_SERVICES = "#!/bin/sh\n# Written by axon-tasks while packages are installed.\nexit 101\n"
 
 
@@ -152,16 +153,15 @@ def _apt(*argv: str) -> subprocess.CompletedProcess[str]:
 @contextlib.contextmanager
 def _services_stay_down() -> Iterator[None]:
     """Ask Debian's maintainer scripts not to start services (invoke-rc.d(8), policy-rc.d)."""
-    policy = Path("/usr/sbin/policy-rc.d")
-    ours = not policy.exists()
+    ours = not _POLICY.exists()
     if ours:
-        policy.write_text(_NO_SERVICES, encoding="ascii")
-        policy.chmod(0o755)
+        _POLICY.write_text(_NO_SERVICES, encoding="ascii")
+        _POLICY.chmod(0o755)
     try:
         yield
     finally:
         if ours:
-            policy.unlink(missing_ok=True)
+            _POLICY.unlink(missing_ok=True)
 
 
 def bridge_up() -> None:
