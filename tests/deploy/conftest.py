@@ -1,0 +1,178 @@
+"""The lab as a deploy's target: products of a test's own, and a look at the truth past SSH."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import re
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from axon_tasks.lab import Lab
+
+PROJECT = Path(__file__).resolve().parents[2]
+EDGE = "10.77.0.10"
+APPS = ("app1", "app2")
+
+
+@pytest.fixture(scope="session")
+def images(lab: Lab) -> Lab:
+    """The lab with every variant of the sample application in its registry."""
+    from axon_tasks.lab.images import build_sample
+
+    for tag, variant in {"v1": "ok", "v2": "ok"}.items():
+        build_sample(lab, tag, variant)
+    for variant in ("crash", "sick", "slowstart", "healthcheck", "unhealthy", "noshell"):
+        build_sample(lab, variant, variant)
+    return lab
+
+
+@dataclass
+class Product:
+    """A product of one test: its configuration, its commands, and what is really there."""
+
+    lab: Lab
+    name: str
+    folder: Path
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def domain(self) -> str:
+        return f"{self.name}.test"
+
+    def write(self) -> Path:
+        path = self.folder / "hosts.yml"
+        path.write_text(yaml.safe_dump(self.settings, sort_keys=False))
+        return path
+
+    def command(self, *arguments: str) -> list[str]:
+        return [str(Path(sys.executable).parent / "fab"), *arguments]
+
+    def fab(self, *arguments: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+        path = self.write()
+        return subprocess.run(
+            self.command(*arguments, f"--hosts-file={path}"),
+            cwd=PROJECT,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, "NO_COLOR": "1"},
+        )
+
+    def begin(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start a command and leave it running, for tests that interrupt or race it."""
+        return subprocess.Popen(
+            self.command(*arguments, f"--hosts-file={self.write()}"),
+            cwd=PROJECT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            env={**os.environ, "NO_COLOR": "1"},
+        )
+
+    def deploy(self, tag: str, *more: str, env: str = "prod") -> subprocess.CompletedProcess[str]:
+        return self.fab("deploy", f"--env={env}", f"--tag={tag}", *more)
+
+    def get(self, path: str = "/") -> tuple[int, str]:
+        """Status and version of an answer through nginx, as a client sees it."""
+        connection = http.client.HTTPConnection(EDGE, 80, timeout=20)
+        try:
+            connection.request("GET", path, headers={"Host": self.domain})
+            answer = connection.getresponse()
+            answer.read()
+            return answer.status, answer.getheader("X-Version") or ""
+        finally:
+            connection.close()
+
+    def containers(self, server: str) -> list[str]:
+        """Names of this product's containers on a server, running or not, without those that are being retired."""
+        said = self.lab.exec(server, ["docker", "ps", "-a", "--format", "{{.Names}}"]).stdout.split()
+        return sorted(name for name in said if name.startswith(f"{self.name}-"))
+
+    def settle(self, count: int = 1, servers: tuple[str, ...] = APPS) -> None:
+        """Wait until the old release has been retired."""
+        deadline = time.monotonic() + 60
+        while any(len(self.containers(server)) != count for server in servers):
+            assert time.monotonic() < deadline, {server: self.containers(server) for server in servers}
+            time.sleep(0.2)
+
+    def workers(self) -> set[str]:
+        """The process ids of nginx's workers: a reload changes them."""
+        said = self.lab.exec("edge1", "ps -eo pid,args | grep 'nginx: worker' | grep -v grep", check=False).stdout
+        return set(re.findall(r"^\s*(\d+)", said, re.MULTILINE))
+
+    def remove(self) -> None:
+        """Leave nothing of this product in the lab."""
+        for server in APPS:
+            for name in self.containers(server):
+                self.lab.exec(server, ["docker", "rm", "-f", name], check=False)
+            self.lab.exec(server, ["rm", "-rf", f"/var/lib/axon/{self.name}"])
+        self.lab.exec(
+            "edge1",
+            f"rm -rf /var/lib/axon/{self.name} /etc/nginx/axon.d/*/{self.name}-*; nginx -s reload",
+            check=False,
+        )
+
+
+@pytest.fixture
+def product(images: Lab, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Product]:
+    """A product of this test's own, with environment prod on both app servers."""
+    name = "t" + re.sub(r"[^a-z0-9]", "", str(request.node.name).lower())[-24:]
+    keys = PROJECT / ".lab"
+    login = {"user": "root", "key": str(keys / "id_ed25519")}
+    made = Product(
+        images,
+        name,
+        tmp_path,
+        {
+            "product": name,
+            "image": "10.77.0.5:5000/shop",
+            "known_hosts": str(keys / "known_hosts"),
+            "hosts": {
+                "edge1": {"address": EDGE, **login},
+                "app1": {"address": "10.77.0.21", "private_address": "10.77.0.21", **login},
+                "app2": {"address": "10.77.0.22", "private_address": "10.77.0.22", **login},
+            },
+            "defaults": {
+                "health": {"path": "/api/health", "timeout": "8s"},
+                "drain": {"timeout": "10s"},
+                "container": {"stop_timeout": "5s"},
+            },
+            "environments": {"prod": {"system": ["edge1"], "app": list(APPS), "domain": f"{name}.test"}},
+        },
+    )
+    yield made
+    made.remove()
+
+
+@pytest.fixture
+def prod(product: Product) -> dict[str, Any]:
+    """The settings of the product's only environment, to change."""
+    return product.settings["environments"]["prod"]  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def broken(images: Lab) -> Iterator[Callable[[str, str], None]]:
+    """Stop a service of a lab host for one test."""
+    stopped: list[tuple[str, str]] = []
+
+    def stop(host: str, service: str) -> None:
+        images.stop_service(host, service)
+        stopped.append((host, service))
+
+    yield stop
+    for host, service in stopped:
+        images.start_service(host, service)
