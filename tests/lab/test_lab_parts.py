@@ -176,7 +176,7 @@ def test_machine_without_apt(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a system without apt-get the packages are named and nothing is tried."""
     monkeypatch.setattr(machine, "missing_packages", lambda: ["nginx"])
     monkeypatch.setattr("shutil.which", lambda _name, **_: None)
-    with pytest.raises(AxonError, match="needs nginx .*no apt-get"):
+    with pytest.raises(AxonError, match=r"needs nginx .*no apt-get"):
         machine.install_packages(lambda _line: None)
 
 
