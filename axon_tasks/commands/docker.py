@@ -210,7 +210,7 @@ def probe_values(environment: Environment) -> dict[str, str | float]:
     health = environment.health
     return {
         "path": health.path,
-        "host_header": health.host or environment.domain,
+        "host_header": environment.health_host,
         "expect_status": " ".join(map(str, health.expect_status)),
         "expect_body": health.expect_body or "",
         "probe_timeout": f"{health.probe_timeout:g}",

@@ -183,5 +183,6 @@ def switch(wanted: Switch) -> str:
         site_ours=int(wanted.site_ours),
         http_port=environment.nginx.http_port,
         probe_path=PROBE_PATH,
-        domain=environment.domain,
+        # A name that the site answers to; nginx would not match the asterisk itself.
+        domain=environment.domain.replace("*", "axon-probe"),
     )

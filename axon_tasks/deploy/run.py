@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from axon_tasks.commands import docker, naming, nginx
+from axon_tasks.config import ImageReference
 from axon_tasks.deploy.release import Release
-from axon_tasks.errors import StepFailedError, UsageError
+from axon_tasks.errors import StepFailedError
 
 if TYPE_CHECKING:
     from axon_tasks.config import Environment, Project
@@ -71,23 +72,9 @@ class Deployment:
         """The image to deploy, with its tag.
 
         Raises:
-            UsageError: There is no tag, neither on the command line nor in `hosts.yml`.
+            UsageError: There is no version, neither on the command line nor in `hosts.yml`, or it is none.
         """
-        from axon_tasks.config import ImageReference
-
-        image = ImageReference.parse(self.environment.image)
-        tag = self.options.tag or self.environment.tag
-        if tag:
-            try:
-                return str(image.with_tag(tag))
-            except ValueError as error:
-                raise UsageError(f"--tag={tag}: {error}", hint="A tag is like v1.2 or 2f3a91c.") from None
-        if image.tag or image.digest:
-            return str(image)
-        raise UsageError(
-            f"Which version of {self.environment.image}? There is no tag.",
-            hint=f"Pass --tag=TAG, or set `tag:` for {self.environment.name} in hosts.yml.",
-        )
+        return str(self.environment.image_reference(self.options.tag))
 
     def address(self, server: str) -> str:
         """The address at which nginx reaches an app server."""
@@ -166,10 +153,7 @@ class Deployment:
 
 def repository_of(reference: str) -> str:
     """The name of an image without tag and digest, as `docker image inspect` lists it."""
-    from axon_tasks.config import ImageReference
-
-    parsed = ImageReference.parse(reference)
-    return f"{parsed.registry}/{parsed.repository}" if parsed.registry else parsed.repository
+    return ImageReference.parse(reference).name
 
 
 def by_digest(reference: str, digest: str) -> str:

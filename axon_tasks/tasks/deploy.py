@@ -37,7 +37,7 @@ def show_failure(failed: DeployFailedError) -> None:
 
 
 @task(help=HELP)
-def deploy(c: Context, env: str = "", tag: str = "", now: bool = False, hosts_file: str = "") -> None:  # noqa: ARG001  (Invoke passes the context to every task)
+def deploy(c: Context, env: str = "", tag: str | None = None, now: bool = False, hosts_file: str = "") -> None:  # noqa: ARG001  (Invoke passes the context to every task)
     """Deploy a release without dropping a request.
 
     Pulls the image on every app server, starts it beside the release that serves, waits until it is healthy
@@ -60,7 +60,7 @@ def deploy(c: Context, env: str = "", tag: str = "", now: bool = False, hosts_fi
     from axon_tasks.report import console
 
     progress = console.Progress()
-    options = Options(tag=tag or None, now=now, command=command_line())
+    options = Options(tag=tag, now=now, command=command_line())
     began = time.monotonic()
     try:
         run = run_deploy(project, environment, options, progress)

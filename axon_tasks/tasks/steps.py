@@ -8,7 +8,7 @@ from axon_tasks.tasks.base import Context, one_environment, task
 from axon_tasks.tasks.deploy import HELP, command_line, show_failure
 
 
-def _run(name: str, env: str, hosts_file: str, tag: str = "", *, now: bool = False) -> None:
+def _run(name: str, env: str, hosts_file: str, tag: str | None = None, *, now: bool = False) -> None:
     project, environment = one_environment(env, hosts_file)
     from axon_tasks.deploy import alone
     from axon_tasks.deploy.problems import DeployFailedError
@@ -17,7 +17,7 @@ def _run(name: str, env: str, hosts_file: str, tag: str = "", *, now: bool = Fal
     from axon_tasks.report import console, state
 
     progress = console.Progress()
-    options = Options(tag=tag or None, now=now, command=command_line())
+    options = Options(tag=tag, now=now, command=command_line())
     try:
         with session(project, environment, options, progress) as run:
             if name in {"pull", "start", "stage"}:
@@ -47,7 +47,7 @@ def inspect(c: Context, env: str = "", hosts_file: str = "") -> None:  # noqa: A
 
 
 @task(help=_help("tag"))
-def pull(c: Context, env: str = "", tag: str = "", hosts_file: str = "") -> None:  # noqa: ARG001  (as above)
+def pull(c: Context, env: str = "", tag: str | None = None, hosts_file: str = "") -> None:  # noqa: ARG001  (as above)
     """Pull the image on every app server.
 
     Examples:
@@ -57,7 +57,7 @@ def pull(c: Context, env: str = "", tag: str = "", hosts_file: str = "") -> None
 
 
 @task(help=_help("tag"))
-def stage(c: Context, env: str = "", tag: str = "", hosts_file: str = "") -> None:  # noqa: ARG001  (as above)
+def stage(c: Context, env: str = "", tag: str | None = None, hosts_file: str = "") -> None:  # noqa: ARG001  (as above)
     """Test the nginx files of a deploy; changes nothing.
 
     Examples:
@@ -67,7 +67,7 @@ def stage(c: Context, env: str = "", tag: str = "", hosts_file: str = "") -> Non
 
 
 @task(help=_help("tag", "now"))
-def start(c: Context, env: str = "", tag: str = "", now: bool = False, hosts_file: str = "") -> None:  # noqa: ARG001  (as above)
+def start(c: Context, env: str = "", tag: str | None = None, now: bool = False, hosts_file: str = "") -> None:  # noqa: ARG001  (as above)
     """Start a release beside the serving one; no switch.
 
     Examples:
