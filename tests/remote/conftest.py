@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import shutil
@@ -243,3 +244,24 @@ def wait_until(condition: Callable[[], Any], seconds: float = 20) -> bool:
 @pytest.fixture(name="wait_until")
 def _wait_until() -> Callable[..., bool]:
     return wait_until
+
+
+def with_argument(marker: str) -> list[int]:
+    """The processes of this machine, which is the server too, that have the marker among their arguments."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                if marker.encode() in (entry / "cmdline").read_bytes().split(b"\0"):
+                    found.append(int(entry.name))
+    return found
+
+
+@pytest.fixture
+def running() -> Callable[[str], list[int]]:
+    return with_argument
+
+
+@pytest.fixture
+def open_files() -> Callable[[], int]:
+    return lambda: len(list(Path("/proc/self/fd").iterdir()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -18,22 +19,15 @@ from axon_tasks.remote import (
     wait,
 )
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
 
-def alive(marker: str) -> list[int]:
-    """The processes of this machine, which is the server too, that have the marker among their arguments."""
-    found = []
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            with open(f"/proc/{pid}/cmdline", "rb") as file:
-                if marker.encode() in file.read().split(b"\0"):
-                    found.append(int(pid))
-        except OSError:
-            continue
-    return found
+    from axon_tasks.remote import Fleet
 
 
 @pytest.mark.parametrize("shell", ["sh", "bash", "busybox sh"])
-def test_sections_come_back_by_label(fleet, shell):
+def test_sections_come_back_by_label(fleet: Fleet, shell: str) -> None:
     """Each label has its output, its error output, its exit code and its duration."""
     batch = Batch("b", shell=shell).add("echo out; echo err >&2; exit 3", "a").add("sleep 0.3", "b")
     result = batch.run(fleet["app1"])
@@ -51,7 +45,7 @@ def test_sections_come_back_by_label(fleet, shell):
     assert result.bytes_received > len("out\nerr\n")
 
 
-def test_an_unknown_label_lists_the_labels(fleet):
+def test_an_unknown_label_lists_the_labels(fleet: Fleet) -> None:
     """The KeyError of an unknown label says which labels there are."""
     result = Batch("check").add("true", "containers").run(fleet["app1"])
     with pytest.raises(
@@ -60,14 +54,14 @@ def test_an_unknown_label_lists_the_labels(fleet):
         result["container"]
 
 
-def test_broken_text_is_replaced_and_the_bytes_are_kept(fleet):
+def test_broken_text_is_replaced_and_the_bytes_are_kept(fleet: Fleet) -> None:
     """Output that is not UTF-8 can still be read, and its bytes are there."""
     section = Batch("b").add(r"printf '\303\244\377'", "a").run(fleet["app1"])["a"]
     assert "ä\ufffd" == section.stdout
     assert b"\xc3\xa4\xff" == section.stdout_bytes
 
 
-def test_fail_fast_reports_the_rest_as_skipped(fleet):
+def test_fail_fast_reports_the_rest_as_skipped(fleet: Fleet) -> None:
     """Sections after the first failure are skipped, which is not the same as failed."""
     batch = Batch("b").add("false", "a").add("true", "b")
     result = batch.run(fleet["app1"], fail_fast=True)
@@ -76,7 +70,7 @@ def test_fail_fast_reports_the_rest_as_skipped(fleet):
     assert not result.ok
 
 
-def test_output_is_handed_out_while_it_arrives(fleet):
+def test_output_is_handed_out_while_it_arrives(fleet: Fleet) -> None:
     """A listener gets label, stream and bytes before the batch has ended; nothing is kept when nothing is to be."""
     first = threading.Event()
     seen = []
@@ -93,7 +87,9 @@ def test_output_is_handed_out_while_it_arrives(fleet):
     assert "" == pending.result()["a"].stdout
 
 
-def test_a_listener_that_raises_ends_the_batch(fleet, wait_until):
+def test_a_listener_that_raises_ends_the_batch(
+    fleet: Fleet, wait_until: Callable[..., bool], running: Callable[[str], list[int]]
+) -> None:
     """An exception of the listener reaches the caller, and the command does not go on."""
 
     def listen(*_: object) -> None:
@@ -101,10 +97,10 @@ def test_a_listener_that_raises_ends_the_batch(fleet, wait_until):
 
     with pytest.raises(LookupError, match="enough"):
         Batch("b").add("echo x; exec sleep 4711001", "a").run(fleet["app1"], on_output=listen)
-    assert wait_until(lambda: not alive("4711001"))
+    assert wait_until(lambda: not running("4711001"))
 
 
-def test_a_hundred_megabytes_arrive_whole(fleet):
+def test_a_hundred_megabytes_arrive_whole(fleet: Fleet) -> None:
     """A section of 100 MB is complete, on both streams."""
     command = "head -c 100000000 /dev/zero; head -c 1000000 /dev/zero >&2; printf end"
     section = Batch("big").add(command, "a").run(fleet["app1"], timeout=120)["a"]
@@ -113,13 +109,13 @@ def test_a_hundred_megabytes_arrive_whole(fleet):
     assert 1_000_000 == len(section.stderr_bytes)
 
 
-def test_a_process_in_the_background_is_not_waited_for(fleet):
+def test_a_process_in_the_background_is_not_waited_for(fleet: Fleet) -> None:
     """A batch ends with its last section, though what it left behind holds the channel open."""
     result = Batch("b").add("sleep 20 & echo started", "a").run(fleet["app1"], timeout=15)
     assert "started\n" == result["a"].stdout
 
 
-def test_many_batches_share_a_connection(fleet):
+def test_many_batches_share_a_connection(fleet: Fleet) -> None:
     """More batches than sshd grants sessions wait for each other; all of them succeed."""
     connection = fleet["app1"]
     pending = [
@@ -129,7 +125,7 @@ def test_many_batches_share_a_connection(fleet):
     assert [f"{number}\n" for number in range(20)] == [one.result()["a"].stdout for one in pending]
 
 
-def test_a_server_with_few_sessions_is_served(own_sshd):
+def test_a_server_with_few_sessions_is_served(own_sshd: Callable[..., Any]) -> None:
     """Where sshd grants only one session at a time, batches take turns instead of failing."""
     with own_sshd("MaxSessions 1").fleet() as fleet:
         connection = fleet["app1"]
@@ -137,49 +133,57 @@ def test_a_server_with_few_sessions_is_served(own_sshd):
         assert wait(*pending, timeout=60)
 
 
-def test_wait_tells_failure_from_success(fleet):
+def test_wait_tells_failure_from_success(fleet: Fleet) -> None:
     """Waiting gives True only if every section of every batch exited 0."""
     connection = fleet["app1"]
     assert wait(Batch("a").add("true").start(connection), Batch("b").add("true").start(connection))
     assert not wait(Batch("a").add("true").start(connection), Batch("b").add("false").start(connection))
 
 
-def test_waiting_has_an_end(fleet):
+def test_waiting_has_an_end(fleet: Fleet) -> None:
     """A result that is not there in time is a TimeoutError, and the batch goes on."""
     with Batch("b").add("sleep 4711", "a").start(fleet["app1"]) as pending:
-        with pytest.raises(TimeoutError, match="has not ended within 0.1 s"):
+        with pytest.raises(TimeoutError, match=r"has not ended within 0\.1 s"):
             pending.result(timeout=0.1)
         assert not wait(pending, timeout=0.1)
         assert not pending.done()
 
 
-def test_leaving_the_block_ends_what_runs(fleet, wait_until):
+def test_leaving_the_block_ends_what_runs(
+    fleet: Fleet, wait_until: Callable[..., bool], running: Callable[[str], list[int]]
+) -> None:
     """A pending batch that is left is ended on the server, with children in process groups of their own."""
     batch = Batch("b").add("timeout 4711 sleep 4711002", "a").add("sleep 4711002", "b")
     with batch.start(fleet["app1"]) as pending:
-        assert wait_until(lambda: alive("4711002"))
-    assert wait_until(lambda: not alive("4711002"))
+        assert wait_until(lambda: running("4711002"))
+    assert wait_until(lambda: not running("4711002"))
     with pytest.raises(BatchCancelledError) as caught:
         pending.result()
     assert 130 == caught.value.code
 
 
-def test_a_stubborn_command_is_killed(fleet, wait_until):
+def test_a_stubborn_command_is_killed(
+    fleet: Fleet, wait_until: Callable[..., bool], running: Callable[[str], list[int]]
+) -> None:
     """A command that ignores TERM is killed after the grace."""
     batch = Batch("b").add("trap '' TERM; sleep 4711003; sleep 4711003", "a")
     with batch.start(fleet["app1"]):
-        assert wait_until(lambda: alive("4711003"))
-    assert wait_until(lambda: not alive("4711003"))
+        assert wait_until(lambda: running("4711003"))
+    assert wait_until(lambda: not running("4711003"))
 
 
-def test_cancelling_at_once_leaves_nothing(fleet, wait_until):
+def test_cancelling_at_once_leaves_nothing(
+    fleet: Fleet, wait_until: Callable[..., bool], running: Callable[[str], list[int]]
+) -> None:
     """A batch that is cancelled before it has said anything does not run on."""
     for _ in range(5):
         Batch("b").add("sleep 4711004", "a").start(fleet["app1"]).cancel()
-    assert wait_until(lambda: not alive("4711004"))
+    assert wait_until(lambda: not running("4711004"))
 
 
-def test_an_uninterruptible_batch_runs_on(fleet, tmp_path, wait_until):
+def test_an_uninterruptible_batch_runs_on(
+    fleet: Fleet, tmp_path: Path, wait_until: Callable[..., bool]
+) -> None:
     """Cancelling stops the waiting and not the script."""
     batch = (
         Batch("b", uninterruptible=True).add("echo begun", "a").add(f"sleep 0.5; touch {tmp_path}/done", "b")
@@ -193,17 +197,21 @@ def test_an_uninterruptible_batch_runs_on(fleet, tmp_path, wait_until):
     assert wait_until((tmp_path / "done").exists)
 
 
-def test_a_batch_may_have_a_time_limit(fleet, wait_until):
+def test_a_batch_may_have_a_time_limit(
+    fleet: Fleet, wait_until: Callable[..., bool], running: Callable[[str], list[int]]
+) -> None:
     """A batch that takes too long is ended on the server; what it had said is in the error."""
     batch = Batch("slow").add("echo one", "a").add("echo two; exec sleep 4711005", "b")
     with pytest.raises(BatchTimeoutError, match=r"took longer than 1 s during section 'b'") as caught:
         batch.run(fleet["app1"], timeout=1)
     assert ("one\n", 0) == (caught.value.partial["a"].stdout, caught.value.partial["a"].exit_code)
     assert ("two\n", None) == (caught.value.partial["b"].stdout, caught.value.partial["b"].exit_code)
-    assert wait_until(lambda: not alive("4711005"))
+    assert wait_until(lambda: not running("4711005"))
 
 
-def test_a_lost_connection_is_no_failed_command(own_sshd, wait_until):
+def test_a_lost_connection_is_no_failed_command(
+    own_sshd: Callable[..., Any], wait_until: Callable[..., bool]
+) -> None:
     """When the connection dies half-way, the error says so, and names what had ended and what was running."""
     server = own_sshd()
     begun = threading.Event()
@@ -213,7 +221,7 @@ def test_a_lost_connection_is_no_failed_command(own_sshd, wait_until):
         assert begun.wait(20)
         for session in server.sessions():
             os.kill(session, signal.SIGKILL)
-        with pytest.raises(BatchLostError, match="broke.* during section 'b'") as caught:
+        with pytest.raises(BatchLostError, match=r"broke.* during section 'b'") as caught:
             pending.result(timeout=30)
         assert isinstance(caught.value, ConnectionLostError)
         assert 4 == caught.value.code
@@ -223,7 +231,7 @@ def test_a_lost_connection_is_no_failed_command(own_sshd, wait_until):
             wait(pending)
 
 
-def test_a_killed_script_is_no_lost_connection(fleet):
+def test_a_killed_script_is_no_lost_connection(fleet: Fleet) -> None:
     """When the whole script is killed on the server, that is what the error says, with the signal."""
     batch = Batch("b").add("echo one", "a").add("kill -9 0", "b")
     with pytest.raises(ScriptKilledError, match="killed by SIGKILL during section 'b'") as caught:
@@ -233,14 +241,14 @@ def test_a_killed_script_is_no_lost_connection(fleet):
     assert "one\n" == caught.value.partial["a"].stdout
 
 
-def test_killing_the_outer_shell_tears_nothing(fleet):
+def test_killing_the_outer_shell_tears_nothing(fleet: Fleet) -> None:
     """A command that kills `$$` loses nothing of itself or of what comes after, however long that takes."""
     batch = Batch("b").add("kill -9 $$; echo still", "a").add("sleep 4; echo here", "b")
     result = batch.run(fleet["app1"], timeout=60)
     assert ["still\n", "here\n"] == [section.stdout for section in result.values()]
 
 
-def test_the_rest_dies_silently_after_the_outer_shell(fleet):
+def test_the_rest_dies_silently_after_the_outer_shell(fleet: Fleet) -> None:
     """When both shells of a script are dead and a left-over process holds the channel, the batch still ends."""
     orphan = (
         "setsid sleep 30 & kill -9 $$; sleep 0.2; read -r pid rest </proc/self/stat; set -- $rest; kill -9 $3"
@@ -249,15 +257,17 @@ def test_the_rest_dies_silently_after_the_outer_shell(fleet):
         Batch("b").add(orphan, "a").run(fleet["app1"], timeout=60)
 
 
-def test_a_server_without_the_shell_says_so(fleet):
+def test_a_server_without_the_shell_says_so(fleet: Fleet) -> None:
     """A shell that is not there gives the server's own words, and no results."""
     with pytest.raises(
-        ScriptKilledError, match="ended with status 127 .*before the script began.*no_such_shell"
+        ScriptKilledError, match=r"ended with status 127 .*before the script began.*no_such_shell"
     ):
         Batch("b", shell="no_such_shell").add("true").run(fleet["app1"])
 
 
-def test_a_noisy_login_disturbs_nothing(own_sshd, make_key, tmp_path):
+def test_a_noisy_login_disturbs_nothing(
+    own_sshd: Callable[..., Any], make_key: Callable[..., Path], tmp_path: Path
+) -> None:
     """What a login prints before the script, on both streams, is in no section."""
     server = own_sshd()
     key = make_key(tmp_path / "noisy")
@@ -268,7 +278,9 @@ def test_a_noisy_login_disturbs_nothing(own_sshd, make_key, tmp_path):
     assert ("out\n", "err\n") == (section.stdout, section.stderr)
 
 
-def test_a_login_that_runs_nothing_is_told(own_sshd, make_key, tmp_path):
+def test_a_login_that_runs_nothing_is_told(
+    own_sshd: Callable[..., Any], make_key: Callable[..., Path], tmp_path: Path
+) -> None:
     """An account that only prints a message is an error with that message."""
     server = own_sshd()
     key = make_key(tmp_path / "closed")
@@ -280,22 +292,27 @@ def test_a_login_that_runs_nothing_is_told(own_sshd, make_key, tmp_path):
         Batch("b").add("true").run(fleet["app1"])
 
 
-def test_nothing_is_left_behind(own_sshd, wait_until):
+def test_nothing_is_left_behind(
+    own_sshd: Callable[..., Any],
+    wait_until: Callable[..., bool],
+    open_files: Callable[[], int],
+    running: Callable[[str], list[int]],
+) -> None:
     """After the block there is no thread and no descriptor more than before, and the server has no session."""
     server = own_sshd()
-    threads, files = threading.active_count(), len(os.listdir("/proc/self/fd"))
+    threads, files = threading.active_count(), open_files()
     with server.fleet() as fleet:
         connection = fleet["app1"]
         Batch("b").add("echo x").run(connection)
         Batch("b").add("sleep 4711006").start(connection)
-        assert wait_until(lambda: alive("4711006"))
-    assert wait_until(lambda: not alive("4711006"))
+        assert wait_until(lambda: running("4711006"))
+    assert wait_until(lambda: not running("4711006"))
     assert wait_until(lambda: threads == threading.active_count())
-    assert files == len(os.listdir("/proc/self/fd"))
+    assert files == open_files()
     assert wait_until(lambda: not server.sessions())
 
 
-def test_a_second_batch_finds_a_shell_ready(fleet, wait_until):
+def test_a_second_batch_finds_a_shell_ready(fleet: Fleet, wait_until: Callable[..., bool]) -> None:
     """While a connection is idle, a spare shell waits, so that the next batch needs no new session."""
     connection = fleet["app1"]
     assert wait_until(lambda: connection._shells._spare is not None)

@@ -47,7 +47,7 @@ def cut(data: bytes, places: list[int]) -> list[bytes]:
     places=st.lists(st.integers(0, 10_000), max_size=40),
     code=st.integers(0, 255),
 )
-def test_forged_markers_are_output(sections, places, code):
+def test_forged_markers_are_output(sections: list[bytes], places: list[int], code: int) -> None:
     """Whatever a command prints, cut anywhere on its way, comes out as its output and nothing else."""
     parser = StreamParser(NONCE, len(sections))
     handed_out = [b""] * len(sections)
@@ -67,7 +67,7 @@ def test_forged_markers_are_output(sections, places, code):
 
 
 @given(sections=st.lists(pieces, min_size=1, max_size=3), length=st.integers(0, 400))
-def test_a_stream_that_breaks_off_loses_nothing_and_ends_nothing(sections, length):
+def test_a_stream_that_breaks_off_loses_nothing_and_ends_nothing(sections: list[bytes], length: int) -> None:
     """Of a broken stream, every byte before the break is output, and no section counts as ended that was not."""
     whole = stream(sections, [0] * len(sections))
     parser = StreamParser(NONCE, len(sections))
@@ -82,7 +82,7 @@ def test_a_stream_that_breaks_off_loses_nothing_and_ends_nothing(sections, lengt
             assert (section + PREFIX + b"E 0 0 2.5").startswith(got[: len(section)])
 
 
-def test_noise_is_kept_apart():
+def test_noise_is_kept_apart() -> None:
     """A banner before the first marker belongs to no section, and its beginning is kept for messages."""
     parser = StreamParser(NONCE, 1)
     parser.feed(b"x" * 10_000 + stream([b"out"], [0]))
@@ -90,7 +90,7 @@ def test_noise_is_kept_apart():
     assert [b"out"] == parser.slots[0].chunks
 
 
-def test_memory_stays_flat_without_keeping():
+def test_memory_stays_flat_without_keeping() -> None:
     """A parser that keeps nothing still hands everything out."""
     parser = StreamParser(NONCE, 1, keep=False)
     sizes = []
@@ -100,7 +100,7 @@ def test_memory_stays_flat_without_keeping():
     assert [] == parser.slots[0].chunks
 
 
-def test_the_shell_says_who_it_is():
+def test_the_shell_says_who_it_is() -> None:
     """The first marker tells process and session, by which the script can be ended."""
     parser = StreamParser(NONCE, 1)
     parser.feed(stream([b""], [0]))

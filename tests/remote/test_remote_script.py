@@ -9,6 +9,7 @@ import signal
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -16,6 +17,9 @@ from hypothesis import strategies as st
 
 from axon_tasks.config import Secret
 from axon_tasks.remote import Batch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 SHELLS = {"bash": ["bash"], "dash": ["dash"], "busybox": ["busybox", "sh"]}
 SLOW = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -46,7 +50,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_hostile_command_ends_with_its_section(shell, locally, name):
+def test_a_hostile_command_ends_with_its_section(shell: str, locally: Callable[..., Any], name: str) -> None:
     """Whatever a command does to its shell, its own exit code is reported and the next section runs as if alone."""
     command, expected = HOSTILE[name]
     batch = Batch("b").add(command, "hostile").add("echo after; pwd; echo $#; echo err >&2", "after")
@@ -58,7 +62,7 @@ def test_a_hostile_command_ends_with_its_section(shell, locally, name):
 
 
 @pytest.mark.parametrize("options", [{}, {"uninterruptible": True}])
-def test_output_is_exact(shell, locally, options):
+def test_output_is_exact(shell: str, locally: Callable[..., Any], options: dict[str, bool]) -> None:
     """No newline at the end, NUL bytes and broken UTF-8 arrive as they were written, on both streams."""
     command = r"printf 'a\000b\377\303'; printf '\036no marker' >&2"
     result = locally(Batch("b", **options).add(command, "bytes").add("printf x", "next"), shell)
@@ -73,7 +77,7 @@ def _sample(target: Path, **options: bool) -> Batch:
 
 
 @pytest.mark.parametrize("options", [{}, {"uninterruptible": True}])
-def test_a_cut_script_runs_nothing(shell, tmp_path, options):
+def test_a_cut_script_runs_nothing(shell: str, tmp_path: Path, options: dict[str, bool]) -> None:
     """Every proper beginning of a script runs nothing at all; the whole one runs."""
     script = _sample(tmp_path, **options).script()
     step = 1 if shell != "bash" else 3  # bash takes longest to start
@@ -87,7 +91,7 @@ def test_a_cut_script_runs_nothing(shell, tmp_path, options):
 
 @SLOW
 @given(text=st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=60))
-def test_text_survives_quoting(shell, locally, text):
+def test_text_survives_quoting(shell: str, locally: Callable[..., Any], text: str) -> None:
     """Any text can stand in a command: quotes, newlines, `$(...)`, backslashes."""
     batch = Batch("b").add(f"printf %s {shlex.quote(text)}", "plain")
     batch.add(f"printf %s {shlex.quote(text)}", "nested", timeout=30, sudo=os.getuid() == 0)
@@ -98,7 +102,7 @@ def test_text_survives_quoting(shell, locally, text):
 
 @SLOW
 @given(data=st.binary(max_size=200))
-def test_input_arrives_unchanged(shell, locally, data):
+def test_input_arrives_unchanged(shell: str, locally: Callable[..., Any], data: bytes) -> None:
     """Any bytes can be the input of a command, also through `timeout` and a root shell."""
     batch = Batch("b").add("cat", "plain", stdin=data)
     batch.add("cat", "nested", stdin=data, timeout=30, sudo=os.getuid() == 0)
@@ -107,13 +111,13 @@ def test_input_arrives_unchanged(shell, locally, data):
     assert (data, b"", 0) == result["nested"]
 
 
-def test_input_that_nobody_reads_disturbs_nobody(shell, locally):
+def test_input_that_nobody_reads_disturbs_nobody(shell: str, locally: Callable[..., Any]) -> None:
     """A command may leave its input unread; nothing is said about a broken pipe."""
     result = locally(Batch("b").add("exit 4", "a", stdin="x" * 200_000, timeout=30), shell)
     assert (b"", b"", 4) == result["a"]
 
 
-def test_each_section_may_have_a_time_limit(shell, locally):
+def test_each_section_may_have_a_time_limit(shell: str, locally: Callable[..., Any]) -> None:
     """A command that takes too long is terminated and exits 124 (143 where timeout is busybox's); the next one runs."""
     result = locally(
         Batch("b").add("echo begun; sleep 60", "slow", timeout=0.5).add("echo on", "next"), shell
@@ -123,7 +127,7 @@ def test_each_section_may_have_a_time_limit(shell, locally):
     assert (b"on\n", b"", 0) == result["next"]
 
 
-def test_fail_fast_skips_the_rest(shell, locally):
+def test_fail_fast_skips_the_rest(shell: str, locally: Callable[..., Any]) -> None:
     """After the first failing section none is begun, and the script still ends properly."""
     batch = Batch("b").add("true", "a").add("exit 3", "b").add("echo no", "c")
     result = locally(batch, shell, fail_fast=True)
@@ -131,7 +135,7 @@ def test_fail_fast_skips_the_rest(shell, locally):
     assert [0, 3, None] == [result[label][2] for label in "abc"]
 
 
-def test_the_login_cannot_surprise_a_command(shell, locally, tmp_path):
+def test_the_login_cannot_surprise_a_command(shell: str, locally: Callable[..., Any], tmp_path: Path) -> None:
     """Variables that change what sh, nginx or docker do are gone; the system's directories are on the path."""
     trap = tmp_path / "trap"
     trap.write_text("echo trapped\n")
@@ -146,7 +150,7 @@ def test_the_login_cannot_surprise_a_command(shell, locally, tmp_path):
     assert "LC_ALL=C\n" in seen
 
 
-def test_a_secret_is_never_in_argv(shell, locally):
+def test_a_secret_is_never_in_argv(shell: str, locally: Callable[..., Any]) -> None:
     """While a command with a secret input runs, no process has the secret in its arguments or environment."""
     batch = Batch("b")
     look = "cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ 2>/dev/null | tr '\\0' '\\n' | grep -c canary-4711; cat"
@@ -154,7 +158,7 @@ def test_a_secret_is_never_in_argv(shell, locally):
     assert (b"0\ncanary-4711", b"", 0) == locally(batch, shell)["look"]
 
 
-def test_a_secret_is_masked_where_a_script_is_shown():
+def test_a_secret_is_masked_where_a_script_is_shown() -> None:
     """The shown script holds the mask and not the secret, at any depth of quoting; the sent one holds the secret."""
     batch = Batch("b").add("cat", stdin=Secret("canary'4711"), timeout=5, sudo=True)
     assert "canary" not in batch.script(masked=True)
@@ -162,18 +166,18 @@ def test_a_secret_is_masked_where_a_script_is_shown():
     assert "canary" in batch.script()
 
 
-def test_the_shown_script_is_the_one_that_is_sent():
+def test_the_shown_script_is_the_one_that_is_sent() -> None:
     """Asking twice gives the same text: the nonce changes with a run, not with a look."""
     batch = Batch("b").add("true")
     assert batch.script() == batch.script()
 
 
-def test_two_batches_have_different_nonces():
+def test_two_batches_have_different_nonces() -> None:
     """What one batch printed cannot end another one's section."""
     assert Batch("b").add("true").script() != Batch("b").add("true").script()
 
 
-def test_an_uninterruptible_script_completes_without_its_reader(shell, tmp_path):
+def test_an_uninterruptible_script_completes_without_its_reader(shell: str, tmp_path: Path) -> None:
     """When the connection is gone in the middle, commands that write to it still run to the end."""
     steps = [
         f"echo {number}; echo {number} >&2; sleep 0.05; touch {tmp_path}/{number}" for number in range(8)
@@ -197,8 +201,8 @@ def test_an_uninterruptible_script_completes_without_its_reader(shell, tmp_path)
     assert [str(number) for number in range(8)] == sorted(file.name for file in tmp_path.iterdir())
 
 
-def test_the_script_is_clean_shell(tmp_path):
-    """shellcheck finds nothing wrong in what is sent, as POSIX sh."""
+def test_the_script_is_clean_shell(tmp_path: Path) -> None:
+    """Shellcheck finds nothing wrong in what is sent, as POSIX sh."""
     batch = _sample(tmp_path).add("true", stdin="x", sudo=True)
     for options in itertools.product([False, True], repeat=2):
         batch.uninterruptible, fail_fast = options
@@ -223,13 +227,13 @@ def test_the_script_is_clean_shell(tmp_path):
 
 
 @pytest.mark.parametrize("wrong", ["sh; reboot", "", "sh -c 'x'", "$SHELL", "sh\n"])
-def test_a_shell_is_made_of_plain_words(wrong):
+def test_a_shell_is_made_of_plain_words(wrong: str) -> None:
     """The shell's name reaches a command line, so that anything else is refused."""
     with pytest.raises(ValueError, match="plain words"):
         Batch("b", shell=wrong)
 
 
-def test_labels_are_unique():
+def test_labels_are_unique() -> None:
     """The same label twice is refused; labels that were left out count up."""
     batch = Batch("b").add("true").add("true", label="x")
     assert ["cmd_1", "x"] == batch.labels
@@ -240,7 +244,7 @@ def test_labels_are_unique():
 @pytest.mark.parametrize(
     "arguments", [{"command": "a\0b"}, {"command": "a", "timeout": 0}, {"command": "a", "timeout": -1}]
 )
-def test_what_no_shell_can_run_is_refused(arguments):
+def test_what_no_shell_can_run_is_refused(arguments: dict[str, Any]) -> None:
     """A NUL byte and a time limit that is none are refused when they are added."""
     with pytest.raises(ValueError):  # noqa: PT011 - two messages, both of them about the section
         Batch("b").add(**arguments)
