@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from axon_tasks.lab import Lab
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -46,7 +50,9 @@ def not_run(reporter: pytest.TerminalReporter) -> int:
     return sum("lab" in report.keywords for report in reporter.stats.get("skipped", []))
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Generator[None, None, None]:
+    yield  # after everything else, where one looks first
     left_out = not_run(terminalreporter)
     if left_out:
         terminalreporter.section(f"{left_out} TESTS WERE NOT RUN", sep="!", red=True, bold=True)
