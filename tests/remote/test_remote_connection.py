@@ -593,7 +593,7 @@ from invoke import Collection, task
 from axon_tasks.remote import guard
 guard.install()
 @task
-def hello(c: Any) -> Any:
+def hello(c):
     "Say hello."
     print(type(c).__module__, c.run("echo from-$(echo there)", hide=True).stdout)
 ns = Collection(hello)
