@@ -64,8 +64,8 @@ def _place(environment: Environment) -> dict[str, str]:
 
 
 def info() -> str:
-    """The daemon's version and data directory; fails where docker is missing, stopped or forbidden."""
-    return command("docker", "info", "--format", "{{.ServerVersion}} {{.DockerRootDir}}")
+    """The daemon's version; fails, with a reason, where docker is missing, stopped or forbidden."""
+    return command("docker", "version", "--format", "{{.Server.Version}}")
 
 
 def containers() -> str:

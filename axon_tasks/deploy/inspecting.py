@@ -105,7 +105,7 @@ def _read_app(run: Deployment, server: str, result: BatchResult) -> parse.AppFac
     free = result["free"].stdout.strip()
     return parse.AppFacts(
         server=server,
-        docker=result["docker"].stdout.split(" ")[0],
+        docker=result["docker"].stdout.strip(),
         free_bytes=int(free) * 1024 if free.isdecimal() else 0,
         env_file=result["env_file"].stdout.strip() if run.environment.env_file else "ok",
         ports=parse.parse_ports(server, result["ports"].stdout),

@@ -26,6 +26,8 @@ class Pattern(NamedTuple):
 
 #: Tried in order against what the server said; the first that matches explains it.
 PATTERNS = (
+    Pattern(r"sudo: (command )?not found", "this user is not root, and there is no sudo",
+            "Log in as root, or install sudo and add the lines of the README, section 'Your own servers'."),
     Pattern(r"sudo:.*(password|not allowed|may not run|terminal)", "sudo refuses",
             "Allow this user the sudo lines of the README, section 'Your own servers'."),
     Pattern(r"docker: (command )?not found|docker: No such file", "Docker is not installed",

@@ -6,8 +6,10 @@ inspect_nginx() {
     tell version "$(nginx -v 2>&1 | sed 's/.*nginx\///; s/[^0-9.].*//')"
     [ -r "$nginx_config" ] || fail 32 "cannot read $nginx_config"
     if nginx_pid >/dev/null; then tell running yes; else tell running no; fi
-    if grep -rqsE "^[^#]*include[[:space:]]+[\"']?$nginx_directory/sites/\*" "$nginx_config" "${nginx_config%/*}"/conf.d \
-        "${nginx_config%/*}"/sites-enabled; then
+    inspect_line="^[^#]*include[[:space:]]+[\"']?$nginx_directory/sites/\*"
+    # The usual places first: printing the whole configuration takes long where there are many sites.
+    if grep -qsE "$inspect_line" "$nginx_config" "${nginx_config%/*}"/conf.d/*.conf "${nginx_config%/*}"/sites-enabled/* ||
+        nginx -T 2>/dev/null | grep -qE "$inspect_line"; then
         tell included yes
     else
         tell included no
