@@ -252,3 +252,25 @@ def test_a_second_deploy_is_told_who_works(product: Product) -> None:
     assert "--tag=sick" in second.stderr
     assert 0 == product.deploy("v2").returncode
 
+
+
+#: The lines of the README, section "Your own servers", for a user that is not root.
+SUDOERS = "deploy ALL=(root) NOPASSWD: /usr/bin/sh -s, /bin/sh -s\n"
+
+
+def test_a_user_that_is_not_root_deploys(product: Product) -> None:
+    """With the README's sudo line on the system server, and the group docker and a state directory on app servers."""
+    for host in product.settings["hosts"].values():
+        host["user"] = "deploy"
+    product.lab.exec("edge1", "umask 337; cat > /etc/sudoers.d/axon-test", stdin=SUDOERS)
+    for server in ("app1", "app2"):
+        product.lab.exec(server, "usermod -aG docker deploy; install -d /var/lib/axon; chown -R deploy /var/lib/axon")
+    try:
+        for tag in ("v1", "v2"):
+            done = product.deploy(tag)
+            assert (0, (200, tag)) == (done.returncode, product.get()), done.stdout + done.stderr
+        product.settle()
+        log = product.lab.exec("app1", f"cat /var/lib/axon/{product.name}/prod/jobs/*/log").stdout
+    finally:
+        product.lab.exec("edge1", ["rm", "-f", "/etc/sudoers.d/axon-test"])
+    assert "drained" in log
