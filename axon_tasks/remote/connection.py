@@ -28,7 +28,7 @@ from axon_tasks.remote.auth import Identities, Strategy
 from axon_tasks.remote.known_hosts import KnownHosts, fingerprint, host_name
 from axon_tasks.remote.runner import Runner
 from axon_tasks.remote.sessions import Shells
-from axon_tasks.remote.transport import CHANNEL_TIMEOUT, Transport, connect
+from axon_tasks.remote.transport import BROKEN, CHANNEL_TIMEOUT, Transport, close_quietly, connect
 
 if TYPE_CHECKING:
     from axon_tasks.remote.exchange import Exchange
@@ -159,7 +159,8 @@ class Connection(fabric.Connection):  # type: ignore[misc]
                 self._shells.close()
                 self._shells = None
             if self._sftp is not None:
-                self._sftp.close()
+                with contextlib.suppress(*BROKEN):
+                    self._sftp.close()
                 self._sftp = None
             if self.transport is not None:
                 self.transport.close()
@@ -176,7 +177,7 @@ class Connection(fabric.Connection):  # type: ignore[misc]
         self.open()
         try:
             channel: paramiko.Channel = self.transport.session()
-        except (paramiko.SSHException, OSError, EOFError) as error:
+        except BROKEN as error:
             raise self._unreachable(
                 f"{self.login.place} grants no session: {error}", "see MaxSessions in its sshd_config"
             ) from error
@@ -223,13 +224,13 @@ class Connection(fabric.Connection):  # type: ignore[misc]
         """
         try:
             channel = self.transport.run_in_session(question, wait=within)
-        except (paramiko.SSHException, OSError, EOFError):
+        except BROKEN:
             return None
         try:
             channel.status_event.wait(within)
             return None if channel.exit_status == -1 else int(channel.exit_status)
         finally:
-            channel.close()
+            close_quietly(channel)
 
     def end_session(self, session: int, *, privileged: bool, within: float) -> None:
         """Terminate all processes of a session on the server, and kill after a grace of two seconds what remains.
@@ -252,7 +253,7 @@ class Connection(fabric.Connection):  # type: ignore[misc]
             channel.shutdown_write()
             channel.recv(1)
         finally:
-            channel.close()
+            close_quietly(channel)
 
     def _remote_runner(self) -> Any:
         cls = self.config.runners.remote
@@ -340,7 +341,7 @@ class Connection(fabric.Connection):  # type: ignore[misc]
                 ("", 0),
                 timeout=max(CHANNEL_TIMEOUT, self.connect_timeout),
             )
-        except (paramiko.SSHException, OSError, EOFError) as error:
+        except BROKEN as error:
             raise self._unreachable(
                 f"{self.login.place} cannot be reached from the jump host {self.gateway.login.place}: {error}",
                 f"try: ssh {self.gateway.destination} nc -vz {self.host} {self.port}",
@@ -458,7 +459,7 @@ class Connection(fabric.Connection):  # type: ignore[misc]
         strategy = Strategy(self.login.identities)
         try:
             strategy.authenticate(transport)
-        except (paramiko.SSHException, OSError, EOFError) as error:
+        except BROKEN as error:
             tried = (
                 "".join(f"\n    {line}" for line in strategy.tried)
                 or "\n    nothing: there is no key and no agent"

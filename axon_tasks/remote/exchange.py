@@ -19,7 +19,7 @@ from axon_tasks.remote.failures import (
 )
 from axon_tasks.remote.markers import StreamParser
 from axon_tasks.remote.text import sanitize
-from axon_tasks.remote.transport import Wake
+from axon_tasks.remote.transport import BROKEN, Wake, close_quietly
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -105,7 +105,7 @@ class Exchange:
             self._receive()
             if self._cancelled:
                 self._end()
-        except (paramiko.SSHException, OSError, EOFError) as error:
+        except BROKEN as error:
             self._failure = self._failure or self._lost(f"the connection broke ({_worded(error)})")
         finally:
             self._ended = time.monotonic()
@@ -156,9 +156,9 @@ class Exchange:
     def _end_session(self, session: int) -> None:
         try:
             self._connection.end_session(session, privileged=self.request.privileged, within=_CANCEL)
-        except (paramiko.SSHException, OSError, EOFError):
+        except BROKEN:
             # No second session is to be had: sshd itself can signal what is in the shell's process group.
-            with contextlib.suppress(paramiko.SSHException, OSError, EOFError):
+            with contextlib.suppress(*BROKEN):
                 self._connection.transport.send_signal(self._open_channel(), "TERM")
 
     def _send(self) -> None:
@@ -331,8 +331,7 @@ class Exchange:
 
     def _close_channel(self) -> None:
         if self._channel is not None:
-            with contextlib.suppress(paramiko.SSHException, OSError, EOFError):
-                self._channel.close()
+            close_quietly(self._channel)
 
 
 def _worded(error: Exception) -> str:

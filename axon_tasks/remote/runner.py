@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from fabric.runners import Remote
 
 from axon_tasks.errors import ConnectionLostError
+from axon_tasks.remote.transport import BROKEN, close_quietly
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -77,8 +78,13 @@ class Runner(Remote):  # type: ignore[misc]
             KeyboardInterrupt: Always, except with a terminal, which hands the key on.
         """
         if not self.using_pty:
-            self.channel.close()
+            close_quietly(self.channel)
         super().send_interrupt(interrupt)
+
+    def stop(self) -> None:
+        """Close the channel, also one whose connection is gone."""
+        with contextlib.suppress(*BROKEN):
+            super().stop()
 
     def returncode(self) -> int:
         """Give the exit code; 128 and the number of the signal for a command that was killed, as a shell does.
@@ -113,7 +119,7 @@ class Runner(Remote):  # type: ignore[misc]
             self.channel.sendall(data.encode() if isinstance(data, str) else data)
             self.opts["in_stream"] = False
             self.streams["in"] = False
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(*BROKEN):
             self.channel.shutdown_write()
 
 

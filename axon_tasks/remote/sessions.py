@@ -11,9 +11,11 @@ import contextlib
 import threading
 from typing import TYPE_CHECKING
 
-import paramiko
+from axon_tasks.remote.transport import BROKEN, close_quietly
 
 if TYPE_CHECKING:
+    import paramiko
+
     from axon_tasks.remote.transport import Transport
 
 
@@ -69,7 +71,7 @@ class Shells:
 
     def _fill(self) -> None:
         channel = None
-        with contextlib.suppress(paramiko.SSHException, OSError, EOFError):
+        with contextlib.suppress(*BROKEN):
             # No waiting: whoever needs a session for a command comes first.
             channel = self._transport.run_in_session("exec sh -s", wait=0)
         with self._lock:
@@ -77,7 +79,7 @@ class Shells:
             if not self._closed:
                 self._spare, channel = channel, None
         if channel is not None:
-            channel.close()
+            close_quietly(channel)
 
     def _take_spare(self) -> paramiko.Channel | None:
         with self._lock:
@@ -88,7 +90,7 @@ class Shells:
         with self._lock:
             spare, self._spare = self._spare, None
         if spare is not None and (spare.closed or spare.eof_received):
-            spare.close()
+            close_quietly(spare)
             return None
         return spare
 
@@ -96,4 +98,4 @@ class Shells:
         with self._lock:
             spare, self._spare = self._spare, None
         if spare is not None:
-            spare.close()
+            close_quietly(spare)

@@ -29,6 +29,9 @@ CHANNEL_TIMEOUT = 15.0
 #: Bytes that may be on their way unread; at 50 ms round-trip time this allows 160 MB/s.
 WINDOW = 8 * 1024 * 1024
 
+#: What Paramiko raises when a connection breaks, wherever it is noticed.
+BROKEN = (paramiko.SSHException, OSError, EOFError)
+
 # Paramiko reports its own view of errors, with tracebacks, through logging's last resort:
 # standard error. What people need to know is in the exceptions.
 _logger = logging.getLogger("paramiko")
@@ -240,6 +243,12 @@ class Slots:
 
     def _is_decided(self) -> bool:
         return self._closed or len(self._open) + self._reserved < self.limit
+
+
+def close_quietly(channel: paramiko.Channel) -> None:
+    """Close a channel; on a connection that is gone there is nothing to close."""
+    with contextlib.suppress(*BROKEN):
+        channel.close()
 
 
 def connect(host: str, port: int, timeout: float, note: Callable[[socket.socket], None]) -> socket.socket:
