@@ -42,7 +42,7 @@ def validate(_c: Context, hosts_file: str = "") -> None:
     }
 )
 def show(_c: Context, env: str = "", hosts_file: str = "", json: bool = False) -> None:
-    """Show an environment's settings, and the line each comes from.
+    """Show the settings in force and where each comes from.
 
     Passwords, passphrases and container variables are masked. Durations are seconds.
 
@@ -63,7 +63,7 @@ def show(_c: Context, env: str = "", hosts_file: str = "", json: bool = False) -
 
 @task(help={"out": "Write to this file instead of standard output."})
 def schema(_c: Context, out: str = "") -> None:
-    """Print the JSON schema of hosts.yml, for completion in editors.
+    """Print the JSON schema of hosts.yml, for editors.
 
     An editor with a YAML language server finds it by the first line of the file:
       # yaml-language-server: $schema=PATH

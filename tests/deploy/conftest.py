@@ -111,7 +111,9 @@ class Product:
 
     def workers(self) -> set[str]:
         """The process ids of nginx's workers: a reload changes them."""
-        said = self.lab.exec("edge1", "ps -eo pid,args | grep 'nginx: worker' | grep -v grep", check=False).stdout
+        said = self.lab.exec(
+            "edge1", "ps -eo pid,args | grep 'nginx: worker' | grep -v grep", check=False
+        ).stdout
         return set(re.findall(r"^\s*(\d+)", said, re.MULTILINE))
 
     def remove(self) -> None:

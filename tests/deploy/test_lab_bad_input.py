@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import socket
 import subprocess
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from conftest import Product
 
@@ -43,7 +42,9 @@ def test_a_registry_that_refuses(product: Product, prod: dict[str, Any]) -> None
     assert "wr0ng" not in said
     prod["registry"]["password"] = "secret"
     assert 0 == product.deploy("v1").returncode
-    kept = product.lab.exec("app1", "cat /root/.docker/config.json 2>/dev/null; ls -d /tmp/tmp.* 2>/dev/null", check=False)
+    kept = product.lab.exec(
+        "app1", "cat /root/.docker/config.json 2>/dev/null; ls -d /tmp/tmp.* 2>/dev/null", check=False
+    )
     assert "" == kept.stdout
 
 
@@ -75,7 +76,11 @@ def test_no_docker_daemon(product: Product, broken: Callable[[str, str], None]) 
     """A server whose Docker daemon does not run is named; the other one is left as it was."""
     broken("app2", "dockerd")
     code, said = failed(product)
-    assert (1, True, []) == (code, "app2: asking Docker: the Docker daemon does not run" in said, product.containers("app1")), said
+    assert (1, True, []) == (
+        code,
+        "app2: asking Docker: the Docker daemon does not run" in said,
+        product.containers("app1"),
+    ), said
 
 
 def test_no_docker_at_all(product: Product, lab: Lab) -> None:
@@ -114,7 +119,11 @@ def test_a_broken_nginx_configuration_blocks_before_anything_changes(product: Pr
         kept = lab.exec("edge1", "ls /etc/nginx/axon.d/sites").stdout
     finally:
         lab.exec("edge1", "rm /etc/nginx/axon.d/sites/zz-foreign.conf")
-    assert (1, True, False) == (code, "/etc/nginx/axon.d/sites/zz-foreign.conf:1" in said, product.name in kept), said
+    assert (1, True, False) == (
+        code,
+        "/etc/nginx/axon.d/sites/zz-foreign.conf:1" in said,
+        product.name in kept,
+    ), said
     assert [] == product.containers("app1")
 
 
@@ -134,7 +143,9 @@ def test_no_permission(product: Product, lab: Lab) -> None:
 
 def test_an_unreachable_server(product: Product) -> None:
     """A server that does not answer ends the run with exit code 4 and its name, within its time limit."""
-    product.settings["hosts"]["app2"].update(address="10.77.0.99", private_address="10.77.0.99", connect_timeout="2s")
+    product.settings["hosts"]["app2"].update(
+        address="10.77.0.99", private_address="10.77.0.99", connect_timeout="2s"
+    )
     code, said = failed(product)
     assert (4, True, []) == (code, "app2" in said, product.containers("app1")), said
 
@@ -166,7 +177,9 @@ def test_a_changed_host_key_sends_nothing(product: Product, lab: Lab) -> None:
     made = product.folder / "other"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(made)], check=True)
     key = " ".join(made.with_suffix(".pub").read_text().split()[:2])
-    _known_hosts(product, lambda lines: [line for line in lines if "10.77.0.21" not in line] + [f"10.77.0.21 {key}"])
+    _known_hosts(
+        product, lambda lines: [line for line in lines if "10.77.0.21" not in line] + [f"10.77.0.21 {key}"]
+    )
     code, said = failed(product)
     assert (4, True) == (code, "app1" in said), said
     assert "ssh-keygen -R" in said
@@ -177,7 +190,9 @@ def test_a_full_port_range(product: Product, prod: dict[str, Any]) -> None:
     """A range without two free ports is told, with the key to widen."""
     with socket.socket():
         prod.update(app=["app1"], ports={"first": 30900, "last": 30901})
-    product.lab.exec("app1", "mkdir -p /var/lib/axon/zz/full && echo '30900 30901' > /var/lib/axon/zz/full/ports")
+    product.lab.exec(
+        "app1", "mkdir -p /var/lib/axon/zz/full && echo '30900 30901' > /var/lib/axon/zz/full/ports"
+    )
     try:
         code, said = failed(product)
     finally:
@@ -190,17 +205,24 @@ def test_a_port_that_somebody_else_has_taken(product: Product, prod: dict[str, A
     prod["app"] = ["app1"]
     product.deploy("v1")
     ports = product.lab.exec("app1", ["cat", f"/var/lib/axon/{product.name}/prod/ports"]).stdout.split()
-    product.lab.exec("app1", ["docker", "run", "-d", "--name", "zz-foreign", "-p", f"{ports[1]}:3000", "10.77.0.5:5000/shop:v1"])
+    product.lab.exec(
+        "app1",
+        ["docker", "run", "-d", "--name", "zz-foreign", "-p", f"{ports[1]}:3000", "10.77.0.5:5000/shop:v1"],
+    )
     try:
         code, said = failed(product, tag="v2")
-        state = product.lab.exec("app1", ["docker", "inspect", "--format", "{{.State.Status}}", "zz-foreign"]).stdout
+        state = product.lab.exec(
+            "app1", ["docker", "inspect", "--format", "{{.State.Status}}", "zz-foreign"]
+        ).stdout
     finally:
         product.lab.exec("app1", ["docker", "rm", "-f", "zz-foreign"])
     assert (1, True, "running\n") == (code, "taken by the container zz-foreign" in said, state), said
     assert (200, "v1") == product.get()
 
 
-def test_a_container_name_that_somebody_else_has_taken(product: Product, prod: dict[str, Any], lab: Lab) -> None:
+def test_a_container_name_that_somebody_else_has_taken(
+    product: Product, prod: dict[str, Any], lab: Lab
+) -> None:
     """A foreign container with the name that is needed is told, and is neither removed nor stopped."""
     import time
 
@@ -208,7 +230,9 @@ def test_a_container_name_that_somebody_else_has_taken(product: Product, prod: d
     product.deploy("v1")
     now = int(time.time())
     names = [f"{product.name}-prod-{second}" for second in range(now, now + 40)]
-    create = "; ".join(f"docker create --name {name} --label axon.product=other 10.77.0.5:5000/shop:v1" for name in names)
+    create = "; ".join(
+        f"docker create --name {name} --label axon.product=other 10.77.0.5:5000/shop:v1" for name in names
+    )
     lab.exec("app1", create)
     try:
         code, said = failed(product, tag="v2")
@@ -223,7 +247,11 @@ def test_a_full_disk(product: Product, prod: dict[str, Any], lab: Lab) -> None:
     """An image that does not fit is told as a full disk, and the old release keeps serving."""
     prod["app"] = ["app1"]
     product.deploy("v1")
-    lab.exec("app1", "docker rmi -f $(docker images -q --filter reference='10.77.0.5:5000/shop:sick') 2>/dev/null", check=False)
+    lab.exec(
+        "app1",
+        "docker rmi -f $(docker images -q --filter reference='10.77.0.5:5000/shop:sick') 2>/dev/null",
+        check=False,
+    )
     lab.exec("app1", "mount -t tmpfs -o size=4k tmpfs /var/lib/docker/tmp")
     try:
         code, said = failed(product, tag="sick")

@@ -38,7 +38,15 @@ def test_a_release_that_never_gets_healthy_changes_nothing(product: Product) -> 
     failed = product.deploy("sick")
     assert (1, (200, "v2")) == (failed.returncode, product.get())
     assert before == [product.containers(server) for server in ("app1", "app2")]
-    for word in ("app1: ", "app2: ", "HTTP 500", "database: connection refused", "0 restarts", "shop:v2", "keeps serving"):
+    for word in (
+        "app1: ",
+        "app2: ",
+        "HTTP 500",
+        "database: connection refused",
+        "0 restarts",
+        "shop:v2",
+        "keeps serving",
+    ):
         assert word in failed.stderr
     assert "Traceback" not in failed.stderr
 
@@ -88,7 +96,9 @@ def test_a_slot_that_still_drains_is_waited_for(product: Product) -> None:
     product.deploy("v2")
     third = product.deploy("v1")
     hold.join(30)
-    assert (0, True) == (third.returncode, "still drains in the slot" in third.stdout), third.stdout + third.stderr
+    assert (0, True) == (third.returncode, "still drains in the slot" in third.stdout), (
+        third.stdout + third.stderr
+    )
 
 
 @pytest.mark.parametrize("tag", ["slowstart", "healthcheck", "noshell"])
@@ -109,7 +119,7 @@ def test_dockers_own_health_check_counts(product: Product, prod: dict[str, Any])
 
 
 def test_files_belong_to_root_and_records_are_written(product: Product) -> None:
-    """nginx's files are root's and 0644; the record tells image, digest, ports and containers; the audit log grows."""
+    """Nginx's files are root's and 0644; the record tells image, digest, ports and containers; the audit log grows."""
     product.deploy("v1")
     stats = product.lab.exec("edge1", f"stat -c '%U %a' /etc/nginx/axon.d/*/{product.name}-prod.conf").stdout
     state = f"/var/lib/axon/{product.name}/prod"
@@ -125,7 +135,7 @@ def test_files_belong_to_root_and_records_are_written(product: Product) -> None:
 
 def test_secrets_reach_the_container_and_nobody_else(product: Product, prod: dict[str, Any]) -> None:
     """A value of container.env arrives, whatever characters it has, and stands in no record and no output."""
-    value = "s3cr'et $(id) \"x\""
+    value = 's3cr\'et $(id) "x"'
     prod.update(app=["app1"], container={"env": {"TOKEN": value}})
     done = product.deploy("v1")
     inside = product.lab.exec(
@@ -166,7 +176,9 @@ def test_axons_server_is_taken_over(product: Product, prod: dict[str, Any]) -> N
     prod["app"] = ["app1"]
     old = f"{product.name}-prod-1700000000"
     product.lab.exec("app1", ["docker", "pull", "-q", "10.77.0.5:5000/shop:v1"])
-    product.lab.exec("app1", ["docker", "run", "-d", "--name", old, "-p", "31999:3000", "10.77.0.5:5000/shop:v1"])
+    product.lab.exec(
+        "app1", ["docker", "run", "-d", "--name", old, "-p", "31999:3000", "10.77.0.5:5000/shop:v1"]
+    )
     for kind, text in {
         "upstreams": f"upstream {product.name}_prod_backend {{ server 10.77.0.21:31999; }}\n",
         "sites": f"server {{ listen 80; server_name {product.domain}; location / {{ proxy_pass http://{product.name}_prod_backend; }} }}\n",
@@ -204,7 +216,13 @@ def test_steps_one_by_one(product: Product) -> None:
     early = product.fab("steps.switch", "--env=prod")
     assert (1, (200, "v1")) == (early.returncode, product.get())
     assert "no release is waiting" in early.stderr
-    for name, flags in {"inspect": [], "pull": ["--tag=v2"], "stage": ["--tag=v2"], "start": ["--tag=v2"], "health": []}.items():
+    for name, flags in {
+        "inspect": [],
+        "pull": ["--tag=v2"],
+        "stage": ["--tag=v2"],
+        "start": ["--tag=v2"],
+        "health": [],
+    }.items():
         done = product.fab(f"steps.{name}", "--env=prod", *flags)
         assert (0, (200, "v1")) == (done.returncode, product.get()), name + done.stdout + done.stderr
     for name in ("switch", "record", "retire"):
@@ -219,7 +237,10 @@ def test_retiring_goes_on_after_the_end_and_keeps_its_log(product: Product) -> N
     product.deploy("v2")
     product.settle()
     jobs = f"/var/lib/axon/{product.name}/prod/jobs"
-    log = product.lab.exec("app1", f"for i in 1 2 3 4 5 6 7 8 9 10; do cat {jobs}/*/rc 2>/dev/null && break; sleep 0.3; done; cat {jobs}/*/log")
+    log = product.lab.exec(
+        "app1",
+        f"for i in 1 2 3 4 5 6 7 8 9 10; do cat {jobs}/*/rc 2>/dev/null && break; sleep 0.3; done; cat {jobs}/*/log",
+    )
     assert log.stdout.startswith("0")
     assert "drained" in log.stdout
     assert "removed" in log.stdout
@@ -253,7 +274,6 @@ def test_a_second_deploy_is_told_who_works(product: Product) -> None:
     assert 0 == product.deploy("v2").returncode
 
 
-
 #: The lines of the README, section "Your own servers", for a user that is not root.
 SUDOERS = "deploy ALL=(root) NOPASSWD: /usr/bin/sh -s, /bin/sh -s\n"
 
@@ -264,7 +284,9 @@ def test_a_user_that_is_not_root_deploys(product: Product) -> None:
         host["user"] = "deploy"
     product.lab.exec("edge1", "umask 337; cat > /etc/sudoers.d/axon-test", stdin=SUDOERS)
     for server in ("app1", "app2"):
-        product.lab.exec(server, "usermod -aG docker deploy; install -d /var/lib/axon; chown -R deploy /var/lib/axon")
+        product.lab.exec(
+            server, "usermod -aG docker deploy; install -d /var/lib/axon; chown -R deploy /var/lib/axon"
+        )
     try:
         for tag in ("v1", "v2"):
             done = product.deploy(tag)

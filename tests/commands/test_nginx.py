@@ -1,0 +1,166 @@
+"""The nginx files, read by nginx itself, and the arguments of docker run."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from axon_tasks.commands import docker, nginx
+from axon_tasks.config import Secret
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from axon_tasks.config import Environment, Project
+
+BACKENDS = (nginx.Backend("10.0.0.21", (30000, 30001)), nginx.Backend("10.0.0.22", (30004, 30007)))
+
+
+def files(environment: Environment, *, slot: str = "a", version: tuple[int, ...] = (1, 22, 1)) -> nginx.Files:
+    """The environment's files for both app servers."""
+    return nginx.render(environment, BACKENDS, version=version, slot=slot)
+
+
+def test_slots_have_one_server_line_per_app_server(project: Project) -> None:
+    """Each slot lists its own port on every app server, and the other slot's as backup."""
+    text = files(project.environment("prod")).upstream
+    assert text.split("upstream shop_prod_b")[0].split("upstream shop_prod_a")[1] == (
+        " {\n    server 10.0.0.21:30000 max_fails=0;\n    server 10.0.0.22:30004 max_fails=0;\n"
+        "    server 10.0.0.21:30001 backup max_fails=0;\n    server 10.0.0.22:30007 backup max_fails=0;\n}\n"
+    )
+
+
+def test_classic_upstream_is_axons(project: Project) -> None:
+    """With `switch: reload` the upstream has AXON's name and lists the serving slot only."""
+    text = files(project.environment("classic"), slot="b").upstream
+    assert (
+        "upstream shop_classic_backend {\n    server 10.0.0.21:30001 max_fails=0;\n    server 10.0.0.22:30007 max_fails=0;\n}"
+        in text
+    )
+
+
+def test_the_flag_decides_in_every_location(project: Project) -> None:
+    """Wherever requests are proxied, the slot is chosen per request, and no cached answer decides."""
+    site = files(project.environment("prod")).site
+    assert 2 == site.count("if (-e /var/lib/axon/shop/prod/slot_b)") == site.count("open_file_cache off;")
+    assert site.count("proxy_pass") == 2
+
+
+def test_the_probe_is_for_this_machine_only(project: Project) -> None:
+    """Who answers is told on loopback alone."""
+    site = files(project.environment("prod")).site
+    probe = site.split(f"location = {nginx.PROBE_PATH} {{")[1].split("}\n    location")[0]
+    assert "allow 127.0.0.1;\n        deny all;" in probe
+    assert 1 == site.count("X-Axon-Upstream")
+
+
+def test_with_a_certificate_plain_http_redirects(project: Project) -> None:
+    """With `tls:` port 80 redirects, and port 443 serves with TLS 1.2 and 1.3."""
+    site = files(project.environment("safe")).site
+    assert "return 301 https://$host$request_uri;" in site
+    assert "listen 443 ssl http2;" in site
+    assert "ssl_protocols TLSv1.2 TLSv1.3;" in site
+
+
+def test_http2_is_asked_for_as_the_version_wants_it(project: Project) -> None:
+    """Nginx 1.25.1 moved http2 into a directive of its own."""
+    site = files(project.environment("safe"), version=(1, 26, 0)).site
+    assert "listen 443 ssl;\n    http2 on;" in site
+
+
+@pytest.mark.parametrize("name", ["prod", "classic", "safe"])
+def test_nginx_accepts_the_files(project: Project, tmp_path: Path, name: str) -> None:
+    """Nginx itself finds nothing to complain about, alone and with the other environments beside."""
+    if shutil.which("nginx") is None:
+        pytest.fail("nginx is not installed: apt-get install nginx")
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=x", "-keyout", "k.pem", "-out", "c.pem"],
+        cwd=tmp_path, check=True, capture_output=True,
+    )  # fmt: skip
+    made = files(project.environment(name))
+    site = made.site.replace("/etc/ssl/", f"{tmp_path}/").replace("/var/log/nginx", str(tmp_path))
+    (tmp_path / "nginx.conf").write_text(
+        f"pid {tmp_path}/pid; error_log stderr; events {{}} http {{ access_log off;\n{made.upstream}\n{site}\n}}"
+    )
+    said = subprocess.run(
+        ["nginx", "-t", "-q", "-p", str(tmp_path), "-c", str(tmp_path / "nginx.conf")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (0, "") == (
+        said.returncode,
+        said.stderr.replace('nginx: [warn] the "user" directive makes sense only', ""),
+    )
+
+
+def test_a_file_is_ours_only_for_this_very_environment(project: Project) -> None:
+    """The first line of a file says whose it is."""
+    text = files(project.environment("prod")).site
+    assert (True, False) == (
+        nginx.is_ours(text, project.environment("prod")),
+        nginx.is_ours(text, project.environment("classic")),
+    )
+
+
+def candidate(environment: Environment, bind: str = "10.0.0.21") -> docker.Candidate:
+    """A release of the environment on app1."""
+    return docker.Candidate(
+        environment=environment, release="1764000000", slot="b", port=30001, address="10.0.0.21",
+        image="r/shop@sha256:ab", reference="r/shop:v2", bind=bind, digest="sha256:ab",
+    )  # fmt: skip
+
+
+def test_a_container_is_published_where_nginx_reaches_it(project: Project) -> None:
+    """The port is bound to the private address, the container has all labels, and no restart policy before it is healthy."""
+    words = docker.run_arguments(candidate(project.environment("prod")))
+    assert words[words.index("--publish") + 1] == "10.0.0.21:30001:3000"
+    assert words[words.index("--restart") + 1] == "no"
+    assert words[words.index("--name") + 1] == "shop-prod-1764000000"
+    labels = {words[at + 1] for at, word in enumerate(words) if word == "--label"}
+    assert {"axon.product=shop", "axon.environment=prod", "axon.release=1764000000", "axon.role=app"} < labels
+    assert "r/shop@sha256:ab" == words[-1]
+
+
+def test_secrets_are_not_in_the_arguments(project: Project) -> None:
+    """Values of container.env go to stdin; argv tells only where they are read from."""
+    prod = project.environment("prod")
+    container = prod.container.model_copy(update={"env": {"TOKEN": Secret("s3cret")}})
+    prod = prod.model_copy(update={"container": container})
+    words = docker.run_arguments(candidate(prod))
+    assert "/dev/stdin" == words[words.index("--env-file") + 1]
+    assert "s3cret" not in " ".join(words)
+    assert "TOKEN=s3cret\n" == docker.env_text(prod)
+
+
+def test_optional_settings_become_flags(project: Project) -> None:
+    """Whatever hosts.yml sets for the container reaches docker run."""
+    prod = project.environment("prod")
+    container = prod.container.model_copy(
+        update={
+            "memory": "512m", "cpus": 1.5, "user": "1000", "network": "shop", "network_alias": "web", "init": True,
+            "volumes": ("/srv/a:/a",), "extra_hosts": ("db:10.0.0.9",), "command": ("serve", "--all"),
+        }
+    )  # fmt: skip
+    words = docker.run_arguments(
+        candidate(prod.model_copy(update={"container": container, "env_file": "/srv/.env"}))
+    )
+    for flag, value in {
+        "--memory": "512m", "--cpus": "1.5", "--user": "1000", "--network": "shop", "--network-alias": "web",
+        "--volume": "/srv/a:/a", "--add-host": "db:10.0.0.9", "--env-file": "/srv/.env",
+    }.items():  # fmt: skip
+        assert value == words[words.index(flag) + 1]
+    assert ["r/shop@sha256:ab", "serve", "--all"] == words[-3:]
+    assert "--init" in words
+
+
+def test_without_a_private_address_the_probe_uses_loopback(project: Project) -> None:
+    """A container that is published on all addresses is probed on this server's own."""
+    prod = project.environment("prod")
+    assert ("127.0.0.1", "10.0.0.21") == (
+        candidate(prod, bind="0.0.0.0").probe_address,
+        candidate(prod).probe_address,
+    )
