@@ -34,6 +34,7 @@ class Runner(Remote):  # type: ignore[misc]
     """Run one command on an open connection; used through `Connection.run`."""
 
     read_chunk_size = 64 * 1024
+    _out_of_time = False
 
     def start(self, command: str, shell: str, env: dict[str, str], timeout: float | None = None) -> None:
         """Start the command; give it its environment, its input and its time limit.
@@ -81,6 +82,12 @@ class Runner(Remote):  # type: ignore[misc]
             close_quietly(self.channel)
         super().send_interrupt(interrupt)
 
+    def kill(self) -> None:
+        """End the command, because its time is up; called by Invoke's timer."""
+        self._out_of_time = True
+        with contextlib.suppress(*BROKEN):
+            super().kill()
+
     def stop(self) -> None:
         """Close the channel, also one whose connection is gone."""
         with contextlib.suppress(*BROKEN):
@@ -93,7 +100,10 @@ class Runner(Remote):  # type: ignore[misc]
             ConnectionLostError: If there is none because the connection broke: that is no failed command.
         """
         code = int(super().returncode())
-        if code != -1 or self.timed_out:
+        if self._out_of_time and self._timer is not None:
+            # Invoke takes a timer that is still alive, closing the channel, for one that did not fire.
+            self._timer.join()
+        if code != -1 or self._out_of_time:
             return code
         name = getattr(self.channel, "axon_exit_signal", None)
         if name is not None:
