@@ -6,6 +6,9 @@
     result = batch.run(connection)          # one round trip
     result["containers"].stdout
 
+Output belongs to the section that is running when it arrives: a process that a command leaves in the
+background should redirect its output, or better be a background job (`remote.jobs`).
+
 A batch costs what one command costs, so everything that one server has to be asked or
 told at one point of a deploy belongs into one batch.
 """
