@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -36,9 +37,12 @@ PROGRAMS = {
 #: Without /usr/local: that is empty on the lab's hosts, so that nobody's own tools are to be found there.
 _SYSTEM_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 
+#: What the bridge's ends of the hosts' interfaces are called.
+_PORT_PREFIX = "axl-"
+
 #: A policy that keeps packages from starting their services: the lab wants the programs, not a second nginx here.
-_POLICY = Path("/usr/sbin/policy-rc.d")
 _NO_SERVICES = "#!/bin/sh\n# Written by axon-tasks while packages are installed.\nexit 101\n"
+_POLICY = Path("/usr/sbin/policy-rc.d")
 
 
 def run(*argv: str, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -188,6 +192,9 @@ def bridge_down() -> None:
     for rule in _filter_rules():
         while run("iptables", "-D", *rule, check=False).returncode == 0:
             pass
+    # The kernel removes a dead host's interface some time later; whoever looks now is not to find it.
+    for port in Path("/sys/class/net").glob(f"{_PORT_PREFIX}*"):
+        run("ip", "link", "del", port.name, check=False)
     if Path("/sys/class/net", BRIDGE).exists():
         run("ip", "link", "del", BRIDGE)
 
@@ -226,7 +233,7 @@ def connect(name: str, mac: str, pid: int) -> None:
         mac: The interface's hardware address.
         pid: A process of the host.
     """
-    port = f"axl-{name}"
+    port = f"{_PORT_PREFIX}{name}"
     if Path("/sys/class/net", port).exists():
         run("ip", "link", "del", port)
     run("ip", "link", "add", port, "type", "veth", "peer", "name", "eth0", "address", mac, "netns", str(pid))
@@ -268,8 +275,21 @@ def _holds_overlays(directory: Path) -> bool:
 
 
 def remove_cgroups(name: str) -> None:
-    """Remove the empty control groups that containers leave behind; one that is in use stays."""
-    for top in [*Path("/sys/fs/cgroup").glob(f"*/{name}"), Path("/sys/fs/cgroup", name)]:
-        for directory, _, _ in os.walk(top, topdown=False):
-            with contextlib.suppress(OSError):
-                Path(directory).rmdir()
+    """Remove the empty control groups that containers leave behind; one that is still in use stays.
+
+    A group can be removed a moment after its last process has ended, so this is tried for a second.
+    """
+    deadline = time.monotonic() + 1
+    while True:
+        tops = [
+            path
+            for path in (*Path("/sys/fs/cgroup").glob(f"*/{name}"), Path("/sys/fs/cgroup", name))
+            if path.exists()
+        ]
+        for top in tops:
+            for directory, _, _ in os.walk(top, topdown=False):
+                with contextlib.suppress(OSError):
+                    Path(directory).rmdir()
+        if not any(top.exists() for top in tops) or time.monotonic() > deadline:
+            return
+        time.sleep(0.02)
