@@ -216,7 +216,7 @@ def take_turns(
     """
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for number in range(repeat + 1):
-        names = list(contenders) if number % 2 else list(reversed(contenders))
+        names = list(contenders) if number % 2 else list(contenders)[::-1]
         for name in names:
             began = clock()
             returned = contenders[name]()
