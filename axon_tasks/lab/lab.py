@@ -318,7 +318,8 @@ class Lab:
 
     def _refuse_foreign(self) -> None:
         state = LabState.load()
-        if state and state.project != str(self.root) and Path(state.project).is_dir():
+        # Notes alone are no lab: after a reboot or a crash nothing of it runs, and whoever comes takes it over.
+        if state and state.project != str(self.root) and Path(state.project).is_dir() and _search():
             raise AxonError(
                 f"A lab that belongs to {state.project} is on this machine, and there can be one.",
                 hint=f"Remove it with: cd {state.project} && invoke lab.down   (or here: invoke lab.down --force)",

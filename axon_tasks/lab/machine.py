@@ -18,7 +18,7 @@ from axon_tasks.lab.hosts import BRIDGE, GATEWAY, NETWORK
 
 Report = Callable[[str], None]
 
-#: Programs that the lab starts, and the Debian/Ubuntu package that brings each.
+#: Programs that the lab and its tests start, and the Debian/Ubuntu package that brings each.
 PROGRAMS = {
     "nginx": "nginx",
     "dockerd": "docker.io",
@@ -32,6 +32,12 @@ PROGRAMS = {
     "ssh-keygen": "openssh-client",
     "nsenter": "util-linux",
     "mount": "mount",
+    "sudo": "sudo",
+    "curl": "curl",
+    "wget": "wget",
+    "openssl": "openssl",
+    "ps": "procps",
+    "shellcheck": "shellcheck",
 }
 
 #: Without /usr/local: that is empty on the lab's hosts, so that nobody's own tools are to be found there.

@@ -42,7 +42,7 @@ def shell(request: pytest.FixtureRequest) -> list[str]:
     """Each of the shells that servers have as /bin/sh."""
     words = str(request.param).split()
     if shutil.which(words[0]) is None:
-        pytest.fail(f"{words[0]} is not installed: apt-get install dash bash busybox-static")
+        pytest.skip(f"NOT RUN: {words[0]} is not installed: apt-get install dash bash busybox-static")
     return words
 
 
