@@ -78,7 +78,10 @@ def _writable(path: Path) -> Path:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        is_new = not path.exists()
         path.open("a", encoding="utf-8").close()
+        if is_new:
+            path.unlink()
     except OSError as error:
         raise UsageError(f"--out={path}: {error.strerror}.") from None
     return path
