@@ -109,7 +109,8 @@ def pull(image: str, registry: Registry | None) -> str:
     The password comes on stdin, and Docker's configuration is a private directory that is removed at the end:
     `docker login` would leave it in ~/.docker/config.json, base64 being no protection.
     """
-    lines = []
+    # A shell that is ended runs its EXIT trap only if the signal is trapped, too (dash).
+    lines = ["trap 'exit 1' HUP INT TERM PIPE"]
     if registry is not None:
         lines += [
             "DOCKER_CONFIG=$(mktemp -d) || exit 30",
@@ -142,9 +143,10 @@ def run_arguments(candidate: Candidate) -> list[str]:
         "axon.image": candidate.reference,
         "axon.digest": candidate.digest,
     }
+    bind = f"[{candidate.bind}]" if ":" in candidate.bind else candidate.bind
     arguments = [
         "--name", candidate.container,
-        "--publish", f"{candidate.bind}:{candidate.port}:{container.port}",
+        "--publish", f"{bind}:{candidate.port}:{container.port}",
         # Nothing that has not been healthy yet may come back by itself.
         "--restart", "no",
         "--log-driver", container.log.driver,
@@ -248,9 +250,16 @@ def last_logs(container: str, lines: int) -> str:
     return f"{command('docker', 'logs', '--tail', lines, container)} 2>&1"
 
 
-def remove_release(environment: Environment, release: str) -> str:
-    """Remove what one release has started on this server, and nothing else."""
-    return script("remove_release", ("start",), **_place(environment), release=release)
+def remove_release(environment: Environment, release: str, *, drain: bool = False) -> str:
+    """Remove what one release has started on this server, and nothing else; with `drain`, its clients finish first."""
+    return script(
+        "remove_release",
+        ("drain", "start"),
+        **_place(environment),
+        **_timing(environment),
+        release=release,
+        drain_first=int(drain),
+    )
 
 
 def retire(environment: Environment, container_ids: tuple[str, ...]) -> str:

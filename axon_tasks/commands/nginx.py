@@ -102,9 +102,10 @@ def render(
 
 
 def upstream_targets(text: str) -> tuple[str, ...]:
-    """The `ADDRESS:PORT`s of the first upstream in a file: how AXON's single upstream is read."""
+    """The `ADDRESS:PORT`s of the first upstream in a file, without backups: how a single upstream is read."""
     block = re.search(r"upstream\s+[\w.-]+\s*\{([^}]*)\}", re.sub(r"#[^\n]*", "", text))
-    return tuple(re.findall(r"\bserver\s+([^\s;]+)", block.group(1))) if block else ()
+    servers = re.findall(r"\bserver\s+([^\s;]+)([^;]*);", block.group(1)) if block else []
+    return tuple(target for target, parameters in servers if "backup" not in parameters.split())
 
 
 def _place(environment: Environment) -> dict[str, str | float]:
@@ -153,6 +154,8 @@ class Switch:
         files: The wanted files.
         install: Whether the files on the server differ from the wanted ones.
         site_ours: Whether the site has the probe location, so that the switch can be proven from the outside.
+        expected_current: What `current` must still say there; `any` where that does not matter.
+        reach: Whether every target must answer before anything changes.
     """
 
     environment: Environment
@@ -163,6 +166,8 @@ class Switch:
     files: Files
     install: bool
     site_ours: bool = True
+    expected_current: str = "any"
+    reach: bool = True
 
 
 def switch(wanted: Switch) -> str:
@@ -181,6 +186,8 @@ def switch(wanted: Switch) -> str:
         upstream_text=wanted.files.upstream if wanted.install else "",
         site_text=wanted.files.site if wanted.install else "",
         site_ours=int(wanted.site_ours),
+        expected_current=wanted.expected_current,
+        reach=int(wanted.reach),
         http_port=environment.nginx.http_port,
         probe_path=PROBE_PATH,
         # A name that the site answers to; nginx would not match the asterisk itself.

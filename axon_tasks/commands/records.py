@@ -18,7 +18,13 @@ def _state(environment: Environment) -> str:
 
 def hold_lock(environment: Environment, owner: dict[str, Any]) -> str:
     """Take the environment's lock and hold it until the connection ends; exit 75 and the owner if it is taken."""
-    return script("lock_hold", ("lock",), state=_state(environment), owner=json.dumps(owner, sort_keys=True))
+    return script(
+        "lock_hold",
+        ("lock",),
+        state=_state(environment),
+        flag=naming.flag_file(environment.product, environment.name),
+        owner=json.dumps(owner, sort_keys=True),
+    )
 
 
 def write_release(environment: Environment, release: str, record: dict[str, Any]) -> str:

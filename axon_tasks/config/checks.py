@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from typing import TYPE_CHECKING
 
 from axon_tasks.config.document import Block, Items, Scalar
@@ -25,6 +26,8 @@ def check_relations(values: Block, report: Report) -> None:
         _check_jumps(hosts, report)
     if isinstance(environments, Block):
         _check_domains(environments, report)
+    if isinstance(hosts, Block) and isinstance(environments, Block):
+        _check_addresses(hosts, environments, report)
 
 
 def _check_jumps(hosts: Block, report: Report) -> None:
@@ -52,6 +55,31 @@ def _check_domains(environments: Block, report: Report) -> None:
                 if owner != name:
                     message = f"this domain is already the one of {dotted((owner,))} on {dotted((server,))}"
                     report.add(domain.place, message, expected="a domain of its own")
+
+
+def _check_addresses(hosts: Block, environments: Block, report: Report) -> None:
+    """What nginx tells of an upstream is its number: that proves a switch, and names do not do."""
+    told = set()
+    for environment in environments.values():
+        if not isinstance(environment, Block):
+            continue
+        for server in _scalars(environment, "app"):
+            host = hosts.get(server)
+            if not isinstance(host, Block) or "private_address" in host or server in told:
+                continue
+            address = host.get("address")
+            if isinstance(address, Scalar) and not _is_ip(address):
+                told.add(server)
+                message = "an app server whose address is a name needs a private_address for nginx"
+                report.add(address.place, message, expected="private_address: an IP address, beside it")
+
+
+def _is_ip(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _scalars(block: Block, *keys: str) -> Iterator[Scalar]:

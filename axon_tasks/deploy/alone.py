@@ -39,6 +39,8 @@ def _health(run: Deployment) -> Report:
 def _switch(run: Deployment) -> Report:
     run.adopt_candidate()
     run.wanted()
+    # Also what gives the release its restart policy: without it, a reboot would leave nothing that serves.
+    starting.health(run)
     staging.stage(run)
     return switching.switch(run)
 
@@ -58,7 +60,7 @@ def _record(run: Deployment) -> Report:
 
 def _retire(run: Deployment) -> Report:
     _serving(run)
-    return switching.retire(run)
+    return switching.retire(run, strict=True)
 
 
 #: What each step runs when it is called alone, after its inspection; and whether it changes something.
@@ -86,7 +88,8 @@ def step(run: Deployment, name: str) -> None:
     """
     work, changes = ALONE[name]
     inspection = (lambda: inspecting.inspect(run)) if name == "start" else (lambda: _inspect(run))
-    plan = [Step("inspect", (), inspection)]
+    # Under the lock: what is looked at here must still be so when the step begins.
+    plan = [Step("inspect", ("lock",), inspection)]
     if changes:
         plan.append(Step("lock", (), lambda: locking.hold_lock(run)))
     if work is not None:

@@ -154,6 +154,7 @@ class SystemFacts:
         record: That release's record, or empty.
         upstream: The content of the environment's upstream file, or empty.
         site: The content of the environment's site file, or empty.
+        unfinished: Whether a run was killed while it changed nginx's files there.
     """
 
     server: str
@@ -165,6 +166,7 @@ class SystemFacts:
     record: Mapping[str, Any]
     upstream: str
     site: str
+    unfinished: bool = False
 
 
 def parse_system(server: str, nginx: str, state: str, upstream: str, site: str) -> SystemFacts:
@@ -184,6 +186,7 @@ def parse_system(server: str, nginx: str, state: str, upstream: str, site: str) 
         record=_record(stated.get("record", "")),
         upstream=upstream,
         site=site,
+        unfinished=stated.get("unfinished") == "yes",
     )
 
 

@@ -49,10 +49,26 @@ def inspect(run: Deployment, *, reserve: bool = True) -> Report:
                 errors += problems.check_app(run.app[server], run.environment.env_file, server)
         except AxonError as error:
             errors.append(error)
+    errors += _disagreement(run)
     if errors:
         raise ServersFailedError(errors)
     run.previous = _serving_slot(run)
     return Report(_inspection_note(run), durations(results))
+
+
+def _disagreement(run: Deployment) -> list[AxonError]:
+    """System servers that send traffic to different slots: no slot is free then."""
+    slots = {server: told.flag_slot for server, told in run.system.items()}
+    if run.environment.switch != "slots" or len(set(slots.values())) < 2:  # noqa: PLR2004  (one slot is agreement)
+        return []
+    flag = naming.flag_file(run.environment.product, run.environment.name)
+    told = ", ".join(f"{server} to slot {slot}" for server, slot in slots.items())
+    return [
+        StepFailedError(
+            f"{run.environment.name}: the system servers send traffic to different slots: {told}",
+            hint=f"Make them agree first: the file {flag} means slot b; rm it for slot a, touch it for slot b.",
+        )
+    ]
 
 
 def _ask_system(run: Deployment, batch: Batch) -> None:
@@ -124,8 +140,8 @@ def _serving_slot(run: Deployment) -> str:
         for one in naming.SLOTS:
             if any(app.ports and run.backend(name).target(one) in targets for name, app in run.app.items()):
                 slot = one
-    alive = any(one.running for app in run.app.values() for one in app.in_slot(slot)) if slot else False
-    return slot if alive else ""
+    # In whatever state they are: a release that is paused or restarts just now must not have its slot cleared.
+    return slot if slot and any(app.in_slot(slot) for app in run.app.values()) else ""
 
 
 def _inspection_note(run: Deployment) -> str:

@@ -8,11 +8,12 @@ import time
 from typing import TYPE_CHECKING
 
 from axon_tasks.commands import records
+from axon_tasks.deploy import facts as parse
 from axon_tasks.deploy import problems
 from axon_tasks.deploy.engine import Report
 from axon_tasks.deploy.release import utc_now, who
-from axon_tasks.errors import LockedError
-from axon_tasks.remote import Batch
+from axon_tasks.errors import LockedError, StepFailedError
+from axon_tasks.remote import Batch, sanitize
 
 if TYPE_CHECKING:
     from axon_tasks.deploy.run import Deployment
@@ -51,19 +52,45 @@ def hold_lock(run: Deployment) -> Report:
             server, "taking the lock", section.stderr or section.stdout, code=section.exit_code
         )
     run.lock = lock
+    run.under_lock = parse.pairs(said.decode(errors="replace"))
     return Report(servers={server: time.monotonic() - began})
 
 
 def _locked(run: Deployment, server: str, told: str) -> LockedError:
     try:
         owner = json.loads(told)
-        by = f"{owner['who']} since {owner['since']} ({owner['command']})"
+        by = sanitize(f"{owner['who']} since {owner['since']} ({owner['command']})")
     except (ValueError, KeyError, TypeError):
         by = "somebody else"
     return LockedError(
         f"{run.environment.name} is locked by {by}, on {server}",
         hint="Wait until that run has ended; the lock goes with its connection.",
     )
+
+
+def outdated(run: Deployment) -> bool:
+    """Whether somebody else has deployed between the inspection and the moment when the lock was free.
+
+    The inspection does not wait for the lock, because that would cost a round trip in every deploy; what the lock's
+    script saw once it had the lock tells whether that went well.
+    """
+    seen = run.system[run.environment.system[0]]
+    told = run.under_lock.get("current", "")
+    current = told if told.isdecimal() else ""
+    return (run.under_lock.get("slot"), current) != (seen.flag_slot, seen.current)
+
+
+def must_hold(run: Deployment) -> None:
+    """Refuse to go on without the lock.
+
+    Raises:
+        StepFailedError: The connection that held it is gone.
+    """
+    if run.lock is not None and run.lock.done():
+        raise StepFailedError(
+            f"{run.environment.name}: the lock was lost, because its connection to {run.environment.system[0]} broke",
+            hint="Deploy again.",
+        )
 
 
 def release_lock(run: Deployment) -> None:

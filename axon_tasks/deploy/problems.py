@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from axon_tasks.errors import AfterSwitchError, AxonError, LockedError, StepFailedError, UnreachableError
+from axon_tasks.remote.text import sanitize
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,6 +27,10 @@ class Pattern(NamedTuple):
 
 #: Tried in order against what the server said; the first that matches explains it.
 PATTERNS = (
+    Pattern(r"executable file not found|OCI runtime", "the image's command cannot be started",
+            "Check the image's ENTRYPOINT, its execute permission, and `container: {command}`."),
+    Pattern(r"does not answer on .* from this server", "nginx's server cannot reach the new release",
+            "Is a firewall between them, or `private_address` wrong in hosts.yml?"),
     Pattern(r"sudo: (command )?not found", "this user is not root, and there is no sudo",
             "Log in as root, or install sudo and add the lines of the README, section 'Your own servers'."),
     Pattern(r"sudo:.*(password|not allowed|may not run|terminal)", "sudo refuses",
@@ -39,7 +44,7 @@ PATTERNS = (
     Pattern(r"nginx is not installed", "nginx is not installed", "Install it, e.g. apt-get install nginx"),
     Pattern(r"no space left on device|disk quota exceeded", "the disk is full",
             "Free space there: docker system df; docker image prune"),
-    Pattern(r"manifest (for .*)?(unknown|not found)|manifest unknown", "the registry has no such tag",
+    Pattern(r"manifest (for .*)?(unknown|not found)|manifest unknown|failed to resolve reference.*not found", "the registry has no such tag",
             "Push it first, or name another one with --tag."),
     Pattern(r"unauthorized|authentication required|no basic auth|denied: |access (to the resource is )?denied",
             "the registry refuses the login",
@@ -48,8 +53,7 @@ PATTERNS = (
             "Add it to insecure-registries in /etc/docker/daemon.json on that server."),
     Pattern(r"(dial tcp|lookup|registry).*(connection refused|no such host|i/o timeout|no route to host|server misbehaving)",
             "the registry cannot be reached from there", "Check the registry's address in `image:` and the server's network."),
-    Pattern(r"no (such host|route to host)|toomanyrequests", "the registry does not answer as needed",
-            "Check the registry's address in `image:` and its limits."),
+    Pattern(r"toomanyrequests", "the registry limits how much is pulled", "Log in to it, or wait."),
     Pattern(r"container name .* is already in use", "the container's name is taken by something else",
             "Look at it: docker ps -a; rename or remove it, then deploy again."),
     Pattern(r"port is already allocated|address already in use|is taken by", "the port is taken by something else",
@@ -59,8 +63,6 @@ PATTERNS = (
     Pattern(r"no two free ports left", "the port range is full", "Widen `ports:` in hosts.yml."),
     Pattern(r"env.?file.*no such file|no such file.*\.env", "the env file is missing", "Create it on the server, mode 0600."),
     Pattern(r"exec format error", "the image is built for another processor", "Build it for the server's platform."),
-    Pattern(r"executable file not found|no such file or directory.*unknown|OCI runtime", "the image's command cannot be started",
-            "Check the image's ENTRYPOINT and `container: {command}`."),
     Pattern(r"network .* not found", "there is no such Docker network", "Create it: docker network create NAME"),
     Pattern(r"nginx is not running", "nginx is not running", "Start it: systemctl start nginx"),
     Pattern(r"this user may not write|cannot (create|write)|Permission denied|Read-only file system", "no permission to write there",
@@ -77,7 +79,7 @@ def explain(server: str, doing: str, said: str, *, code: int | None = None) -> S
         said: What the server said; its last lines are shown.
         code: The command's exit status.
     """
-    lines = [line.rstrip() for line in said.splitlines() if line.strip()]
+    lines = [sanitize(line.rstrip()) for line in said.splitlines() if line.strip()]
     told = "\n    ".join(lines[-6:]) if lines else f"exit status {code} and no message"
     for pattern in PATTERNS:
         if re.search(pattern.words, said, re.IGNORECASE | re.DOTALL):

@@ -62,9 +62,11 @@ class Deployment:
     switched: bool = False
     switched_on: set[str] = field(default_factory=set)
     uncertain: bool = False
+    tried: bool = False
     started: set[str] = field(default_factory=set)
     retiring: dict[str, str] = field(default_factory=dict)
     lock: PendingBatch | None = None
+    under_lock: dict[str, str] = field(default_factory=dict)
     files: dict[str, nginx.Files] = field(default_factory=dict)
 
     @property
@@ -119,7 +121,11 @@ class Deployment:
 
     def serving(self) -> tuple[parse.Container, ...]:
         """The containers of the slot that serves, on all app servers."""
-        return tuple(one for app in self.app.values() for one in app.containers if one.slot == self.previous)
+        return (
+            tuple(one for app in self.app.values() for one in app.in_slot(self.previous))
+            if self.previous
+            else ()
+        )
 
     def adopt(self, slot: str) -> bool:
         """Take the release that stands in a slot for the one of this run, if all app servers have the same there.
@@ -132,7 +138,7 @@ class Deployment:
         """
         found = {server: app.in_slot(slot) for server, app in self.app.items()}
         releases = {one.release for containers in found.values() for one in containers if one.running}
-        if len(releases) != 1 or not all(found.values()):
+        if len(releases) != 1 or not all(found.values()) or not min(releases).isdecimal():
             return False
         one = next(iter(found.values()))[0]
         self.release = Release(
@@ -146,9 +152,16 @@ class Deployment:
         return True
 
     def adopt_candidate(self) -> bool:
-        """Take the release that was started and does not serve yet."""
+        """Take the release that was started and does not serve yet.
+
+        Ids only grow, so that a release older than the one that serves is no candidate: it is being retired.
+        """
         slots = [naming.other_slot(self.previous)] if self.previous else list(naming.SLOTS)
-        return any(self.adopt(slot) for slot in slots)
+        newest = max((int(one.release) for one in self.serving() if one.release.isdecimal()), default=0)
+        if any(self.adopt(slot) for slot in slots) and int(self.wanted().id) > newest:
+            return True
+        self.release = None
+        return False
 
 
 def repository_of(reference: str) -> str:

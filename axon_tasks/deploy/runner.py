@@ -71,6 +71,9 @@ def deploy(project: Project, environment: Environment, options: Options, listene
         except KeyboardInterrupt:
             left = undo(run)
             raise InterruptedRunError("\n".join(["Interrupted.", *map(str, left), outcome(run)])) from None
+        except Exception:
+            undo(run)
+            raise
         if errors:
             left = undo(run)
             if run.switched:
@@ -88,10 +91,13 @@ def outcome(run: Deployment) -> str:
     """What serves now, in one sentence."""
     name = run.environment.name
     if run.switched and run.release:
-        return f"{name}: the new release {run.release.id} ({run.release.reference}) serves."
+        rest = "" if run.retiring else f" If the old one still runs: fab steps.retire --env={name}"
+        return f"{name}: the new release {run.release.id} ({run.release.reference}) serves.{rest}"
     if run.uncertain:
         return f"{name}: it is not certain which release serves; both were left running. See: fab steps.inspect --env={name}"
     serving = run.serving()
+    if serving and not any(one.running for one in serving):
+        return f"{name}: nothing was switched; release {serving[0].release} is the current one, and it does not run."
     if serving:
         return f"{name}: {serving[0].reference} (release {serving[0].release}) keeps serving; nothing was switched."
     if run.app:

@@ -27,11 +27,14 @@ class AbortedError(AxonError):
 
 
 def flatten(errors: Iterable[BaseException]) -> list[AxonError]:
-    """Every single failure, without those that are only the consequence of another one."""
+    """Every single failure once, without those that are only the consequence of another one."""
     single: list[BaseException] = []
     for error in errors:
         single += error.errors if isinstance(error, ServersFailedError) else (error,)
-    return [one for one in single if isinstance(one, AxonError) and not isinstance(one, AbortedError)]
+    told = {
+        str(one): one for one in single if isinstance(one, AxonError) and not isinstance(one, AbortedError)
+    }
+    return list(told.values())
 
 
 class Servers:

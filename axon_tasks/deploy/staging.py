@@ -10,7 +10,7 @@ from axon_tasks.deploy.engine import Report
 from axon_tasks.deploy.release import Release
 from axon_tasks.deploy.run import SHORT, durations
 from axon_tasks.errors import StepFailedError
-from axon_tasks.remote import Batch
+from axon_tasks.remote import Batch, sanitize
 
 if TYPE_CHECKING:
     from axon_tasks.deploy.run import Deployment
@@ -63,7 +63,7 @@ def _stage_one(run: Deployment, server: str) -> BatchResult:
     result = run.servers.run(server, batch, timeout=SHORT)
     section = result["nginx_test"]
     if not section.ok:
-        told = "\n    ".join(section.stderr.strip().splitlines()[-8:])
+        told = "\n    ".join(map(sanitize, section.stderr.strip().splitlines()[-8:]))
         raise StepFailedError(
             f"{server}: nginx refuses the configuration with the new files in place\n    {told}",
             hint="Nothing was changed. The file and line above say what to mend.",
@@ -84,6 +84,8 @@ def managed_files(run: Deployment, server: str) -> nginx.Files:
 
 
 def must_install(run: Deployment, server: str) -> bool:
-    """Whether a server's files differ from the wanted ones, so that nginx has to reload."""
+    """Whether a server's files differ from the wanted ones, or a reload of them was never confirmed."""
     told, wanted = run.system[server], managed_files(run, server)
+    if told.unfinished or run.environment.switch == "reload":
+        return True
     return told.upstream != wanted.upstream or wanted.site not in {"", told.site}

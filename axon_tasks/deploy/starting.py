@@ -10,10 +10,12 @@ from axon_tasks.config import Secret
 from axon_tasks.deploy import facts as parse
 from axon_tasks.deploy import problems
 from axon_tasks.deploy.engine import Report
+from axon_tasks.deploy.inspecting import inspect
+from axon_tasks.deploy.locking import must_hold, outdated
 from axon_tasks.deploy.problems import must
 from axon_tasks.deploy.run import SHORT, by_digest, durations, repository_of
 from axon_tasks.deploy.servers import ServersFailedError
-from axon_tasks.deploy.staging import plan_release
+from axon_tasks.deploy.staging import plan_release, stage
 from axon_tasks.remote import Batch
 
 if TYPE_CHECKING:
@@ -66,6 +68,11 @@ def start(run: Deployment, *, wait: bool = True) -> Report:
     Raises:
         ServersFailedError: It could not be started, or did not become healthy; each server's diagnosis is in it.
     """
+    must_hold(run)
+    if run.lock is not None and outdated(run):
+        inspect(run)
+        plan_release(run)
+        stage(run)
     if run.release is None:
         plan_release(run)
     if not run.release or not run.release.digest:
@@ -157,8 +164,11 @@ def undo(run: Deployment) -> list[AxonError]:
     release = run.release.id
 
     def work(server: str) -> BatchResult:
-        batch = Batch("undo").add(docker.remove_release(run.environment, release), label="remove")
-        result = run.servers.run(server, batch, timeout=SHORT)
+        batch = Batch("undo").add(
+            docker.remove_release(run.environment, release, drain=run.tried), label="remove"
+        )
+        limit = SHORT + run.environment.drain.timeout + run.environment.container.stop_timeout
+        result = run.servers.run(server, batch, timeout=limit)
         must(server, f"removing the containers of release {release}", result["remove"])
         return result
 

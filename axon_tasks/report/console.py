@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import sys
 from typing import TYPE_CHECKING, TextIO
@@ -36,8 +37,11 @@ class Progress:
 
     def line(self, text: str) -> None:
         """One line, at once: a pipe must not hold it back."""
-        self.stream.write(f"{text}\n")
-        self.stream.flush()
+        encoding = getattr(self.stream, "encoding", None) or "utf-8"
+        # A reader that has gone (`| head`) or a terminal without these characters must not end a deploy half-way.
+        with contextlib.suppress(OSError, ValueError):
+            self.stream.write(text.encode(encoding, errors="replace").decode(encoding) + "\n")
+            self.stream.flush()
 
     def started(self, step: str) -> None:
         """On a terminal the long steps announce themselves."""

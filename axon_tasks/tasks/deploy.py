@@ -37,7 +37,9 @@ def show_failure(failed: DeployFailedError) -> None:
 
 
 @task(help=HELP)
-def deploy(c: Context, env: str = "", tag: str | None = None, now: bool = False, hosts_file: str = "") -> None:  # noqa: ARG001  (Invoke passes the context to every task)
+def deploy(
+    _c: Context, env: str = "", tag: str | None = None, now: bool = False, hosts_file: str = ""
+) -> None:
     """Deploy a release without dropping a request.
 
     Pulls the image on every app server, starts it beside the release that serves, waits until it is healthy

@@ -56,7 +56,7 @@ def down(_c: Context, force: bool = False) -> None:
 
 @task(help={"json": "Print JSON instead of a table."})
 def status(_c: Context, json: bool = False) -> None:
-    """Show the lab's hosts, what runs on them, and their containers.
+    """Show the lab's hosts and what runs on them.
 
     Exit code 1 if something that belongs to the lab does not run.
 

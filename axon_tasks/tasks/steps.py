@@ -37,7 +37,7 @@ def _help(*names: str) -> dict[str, str]:
 
 
 @task(help=_help())
-def inspect(c: Context, env: str = "", hosts_file: str = "") -> None:  # noqa: ARG001  (Invoke passes the context to every task)
+def inspect(_c: Context, env: str = "", hosts_file: str = "") -> None:
     """Show what serves, runs or is missing; changes nothing.
 
     Examples:
@@ -47,7 +47,7 @@ def inspect(c: Context, env: str = "", hosts_file: str = "") -> None:  # noqa: A
 
 
 @task(help=_help("tag"))
-def pull(c: Context, env: str = "", tag: str | None = None, hosts_file: str = "") -> None:  # noqa: ARG001  (as above)
+def pull(_c: Context, env: str = "", tag: str | None = None, hosts_file: str = "") -> None:
     """Pull the image on every app server.
 
     Examples:
@@ -57,7 +57,7 @@ def pull(c: Context, env: str = "", tag: str | None = None, hosts_file: str = ""
 
 
 @task(help=_help("tag"))
-def stage(c: Context, env: str = "", tag: str | None = None, hosts_file: str = "") -> None:  # noqa: ARG001  (as above)
+def stage(_c: Context, env: str = "", tag: str | None = None, hosts_file: str = "") -> None:
     """Test the nginx files of a deploy; changes nothing.
 
     Examples:
@@ -67,7 +67,9 @@ def stage(c: Context, env: str = "", tag: str | None = None, hosts_file: str = "
 
 
 @task(help=_help("tag", "now"))
-def start(c: Context, env: str = "", tag: str | None = None, now: bool = False, hosts_file: str = "") -> None:  # noqa: ARG001  (as above)
+def start(
+    _c: Context, env: str = "", tag: str | None = None, now: bool = False, hosts_file: str = ""
+) -> None:
     """Start a release beside the serving one; no switch.
 
     Examples:
@@ -77,7 +79,7 @@ def start(c: Context, env: str = "", tag: str | None = None, now: bool = False, 
 
 
 @task(help=_help())
-def health(c: Context, env: str = "", hosts_file: str = "") -> None:  # noqa: ARG001  (as above)
+def health(_c: Context, env: str = "", hosts_file: str = "") -> None:
     """Wait until the started release is healthy everywhere.
 
     Without one that waits to be switched to, the release that serves is asked.
@@ -89,7 +91,7 @@ def health(c: Context, env: str = "", hosts_file: str = "") -> None:  # noqa: AR
 
 
 @task(help=_help())
-def switch(c: Context, env: str = "", hosts_file: str = "") -> None:  # noqa: ARG001  (as above)
+def switch(_c: Context, env: str = "", hosts_file: str = "") -> None:
     """Send traffic to the release that was started.
 
     Examples:
@@ -99,7 +101,7 @@ def switch(c: Context, env: str = "", hosts_file: str = "") -> None:  # noqa: AR
 
 
 @task(help=_help())
-def record(c: Context, env: str = "", hosts_file: str = "") -> None:  # noqa: ARG001  (as above)
+def record(_c: Context, env: str = "", hosts_file: str = "") -> None:
     """Write the record of the release that serves.
 
     Examples:
@@ -109,7 +111,7 @@ def record(c: Context, env: str = "", hosts_file: str = "") -> None:  # noqa: AR
 
 
 @task(help=_help())
-def retire(c: Context, env: str = "", hosts_file: str = "") -> None:  # noqa: ARG001  (as above)
+def retire(_c: Context, env: str = "", hosts_file: str = "") -> None:
     """Drain and remove what does not serve, in the background.
 
     Examples:

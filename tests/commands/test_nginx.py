@@ -34,12 +34,13 @@ def test_slots_have_one_server_line_per_app_server(project: Project) -> None:
 
 
 def test_classic_upstream_is_axons(project: Project) -> None:
-    """With `switch: reload` the upstream has AXON's name and lists the serving slot only."""
+    """With `switch: reload` the upstream has AXON's name; it lists the serving slot, and the other one as backup."""
     text = files(project.environment("classic"), slot="b").upstream
     assert (
-        "upstream shop_classic_backend {\n    server 10.0.0.21:30001 max_fails=0;\n    server 10.0.0.22:30007 max_fails=0;\n}"
+        "upstream shop_classic_backend {\n    server 10.0.0.21:30001 max_fails=0;\n    server 10.0.0.22:30007 max_fails=0;\n"
         in text
     )
+    assert ("10.0.0.21:30001", "10.0.0.22:30007") == nginx.upstream_targets(text)
 
 
 def test_the_flag_decides_in_every_location(project: Project) -> None:

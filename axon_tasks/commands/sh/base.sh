@@ -30,7 +30,10 @@ replace_file() {
 }
 
 # make_state: the product's state directory; others may pass through it, because nginx's workers look for the flag.
+# A machine may be system and app server: what root creates then belongs to whoever owns the tree.
 make_state() {
+    [ ! -d "$state" ] || return 0
     (umask 022 && mkdir -p "$state") ||
         fail 30 "cannot create $state: this user may not write there"
+    [ "$(id -u)" != 0 ] || chown "$(stat -c %u:%g "${state%/*/*}")" "${state%/*}" "$state"
 }

@@ -1,7 +1,8 @@
 # shellcheck shell=sh disable=SC2154  # drain_time, stop_time are set by the caller
 
 # connections CONTAINER: how many connections its published port has, seen inside its network namespace, where both
-# ways into a container (DNAT and docker-proxy) end. Prints nothing if that cannot be read.
+# ways into a container (DNAT and docker-proxy) end: established ones, and those whose last bytes are still on their
+# way (tcp_states.h: 1 ESTABLISHED, 4 FIN_WAIT1, 9 LAST_ACK). Prints nothing if that cannot be read.
 connections() {
     drain_pid=$(docker inspect --format '{{.State.Pid}}' "$1" 2>/dev/null) || return 1
     [ "${drain_pid:-0}" -gt 0 ] || { echo 0 && return; }
@@ -10,7 +11,7 @@ connections() {
     [ -r "/proc/$drain_pid/net/tcp" ] || return 1
     cat "/proc/$drain_pid/net/tcp" "/proc/$drain_pid/net/tcp6" 2>/dev/null |
         awk -v port="$(printf ':%04X' "$drain_port")" \
-            '$4 == "01" && substr($2, length($2) - 4) == port { n++ } END { print n + 0 }'
+            '($4 == "01" || $4 == "04" || $4 == "09") && substr($2, length($2) - 4) == port { n++ } END { print n + 0 }'
 }
 
 # retire CONTAINER: waits until no connection is left (three looks in a row) or the drain time is over, then
@@ -39,9 +40,17 @@ retire() {
     fi
     docker stop -t "$stop_time" "$1" >/dev/null 2>&1
     docker rm -f "$1" >/dev/null 2>&1
-    if docker inspect --format '{{.Id}}' "$1" >/dev/null 2>&1; then
-        printf '%s: cannot be removed\n' "$1" >&2
-        return 1
-    fi
+    # Somebody else may be removing it at this moment: then our own removal is refused and theirs takes a while.
+    clock
+    retire_deadline=$((now + 1000))
+    while docker inspect --format '{{.Id}}' "$1" >/dev/null 2>&1; do
+        clock
+        if [ "$now" -ge "$retire_deadline" ]; then
+            printf '%s: cannot be removed\n' "$1" >&2
+            return 1
+        fi
+        sleep 0.2
+        docker rm -f "$1" >/dev/null 2>&1
+    done
     printf '%s: removed\n' "$1"
 }

@@ -15,14 +15,16 @@ wget_answer() {
 # answer), http_head, http_body (64 KiB at most) and http_error. Uses what the server has: curl, bash or wget.
 http_get() {
     http_status='' http_head='' http_body='' http_error=''
+    http_bare=${1#[} http_bare=${http_bare%]} http_url=$1
+    case $http_bare in *:*) http_url="[$http_bare]" ;; esac
     if command -v curl >/dev/null 2>&1; then
-        http_raw=$(curl -sS -i --http1.1 -m "$5" --noproxy '*' -A axon-tasks -H "Host: $4" "http://$1:$2$3" 2>&1 | head -c 65536)
+        http_raw=$(curl -sS -i --http1.1 -m "$5" --noproxy '*' -A axon-tasks -H "Host: $4" "http://$http_url:$2$3" 2>&1 | head -c 65536)
     elif command -v bash >/dev/null 2>&1; then
         http_raw=$(timeout "$5" bash -c 'exec 3<>"/dev/tcp/$1/$2" || exit 7
             printf "GET %s HTTP/1.0\r\nHost: %s\r\nUser-Agent: axon-tasks\r\nConnection: close\r\n\r\n" "$3" "$4" >&3
-            head -c 65536 <&3' probe "$1" "$2" "$3" "$4" 2>&1) || http_error="no answer within $5 s"
+            head -c 65536 <&3' probe "$http_bare" "$2" "$3" "$4" 2>&1) || http_error="no answer within $5 s"
     elif command -v wget >/dev/null 2>&1; then
-        http_raw=$(timeout "$5" wget -q -S -O - --header "Host: $4" "http://$1:$2$3" 2>&1 | wget_answer | head -c 65536)
+        http_raw=$(timeout "$5" wget -q -S -O - --header "Host: $4" "http://$http_url:$2$3" 2>&1 | wget_answer | head -c 65536)
     else
         http_error='no HTTP client: install curl, bash or wget on this server'
         return 1

@@ -9,7 +9,7 @@ inspect_nginx() {
     inspect_line="^[^#]*include[[:space:]]+[\"']?$nginx_directory/sites/\*"
     # The usual places first: printing the whole configuration takes long where there are many sites.
     if grep -qsE "$inspect_line" "$nginx_config" "${nginx_config%/*}"/conf.d/*.conf "${nginx_config%/*}"/sites-enabled/* ||
-        nginx -T 2>/dev/null | grep -qE "$inspect_line"; then
+        nginx -T -c "$nginx_config" 2>/dev/null | grep -qE "$inspect_line"; then
         tell included yes
     else
         tell included no
@@ -24,6 +24,8 @@ inspect_file() {
 # inspect_state: which slot serves by the flag, and the record of the current release.
 inspect_state() {
     if [ -e "$flag" ]; then tell slot b; else tell slot a; fi
+    # A run that was killed between writing nginx's files and the confirmed reload left this behind.
+    [ ! -d "$state/nginx-before" ] || tell unfinished yes
     [ ! -e "$state/current" ] || read -r inspect_current <"$state/current"
     tell current "${inspect_current:-}"
     case ${inspect_current:-} in

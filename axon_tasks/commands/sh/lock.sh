@@ -1,4 +1,4 @@
-# shellcheck shell=sh disable=SC2154  # set by the caller: state owner
+# shellcheck shell=sh disable=SC2154  # set by the caller: state flag owner
 
 # lock_hold: takes the lock of the environment and holds it until the connection ends. flock, because a `mkdir` lock cannot
 # be taken over safely; the file is never deleted, and the owner stands beside it. The dots are how this script notices
@@ -18,6 +18,11 @@ lock_hold() {
     printf '%s\n' "$owner" | replace_file "$state/lock.owner" 644
     trap 'rm -f "$state/lock.owner"' EXIT
     trap 'exit 1' TERM INT HUP PIPE
+    # What serves now, seen under the lock: whoever inspected before it was free may have seen something else.
+    if [ -e "$flag" ]; then tell slot b; else tell slot a; fi
+    lock_current=''
+    [ ! -e "$state/current" ] || read -r lock_current <"$state/current"
+    tell current "$lock_current"
     tell locked yes
     while :; do
         sleep 1 9>&-

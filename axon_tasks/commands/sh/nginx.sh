@@ -28,13 +28,17 @@ nginx_workers() {
 shadow_test() {
     shadow=$(mktemp -d /tmp/axon-stage.XXXXXXXX) || fail 50 "cannot create a directory in /tmp"
     trap 'rm -rf "$shadow"' EXIT
+    trap 'exit 1' HUP INT TERM PIPE
     shadow_home=${nginx_config%/*}
-    cp -a "$shadow_home" "$shadow/nginx" || fail 50 "cannot copy $shadow_home"
+    # -L: what is a link in the live tree is a file of its own in the copy, or writing the candidate would reach the
+    # live file. A dangling link cannot be copied; nginx -t judges whether it matters.
+    cp -RLp "$shadow_home" "$shadow/nginx" 2>/dev/null
+    [ -e "$shadow/nginx/${nginx_config##*/}" ] || fail 50 "cannot copy $shadow_home"
     case $nginx_directory in
         "$shadow_home"/*) shadow_axon=$shadow/nginx${nginx_directory#"$shadow_home"} ;;
         *)
             shadow_axon=$shadow/axon.d
-            cp -a "$nginx_directory" "$shadow_axon" 2>/dev/null
+            cp -RLp "$nginx_directory" "$shadow_axon" 2>/dev/null
             ;;
     esac
     mkdir -p "$shadow_axon/upstreams" "$shadow_axon/sites"
@@ -55,7 +59,9 @@ shadow_test() {
 nginx_reload() {
     reload_master=$(nginx_pid) || { echo 'nginx is not running' >&2 && return 1; }
     reload_old=" $(nginx_workers "$reload_master" | tr '\n' ' ') "
-    nginx -s reload || return 1
+    reload_log=$(sed -n 's/^[[:space:]]*error_log[[:space:]]\{1,\}\([^ ;]*\).*/\1/p' "$nginx_config" | head -n 1)
+    reload_size=$(wc -c 2>/dev/null <"${reload_log:-/var/log/nginx/error.log}" || echo 0)
+    nginx -c "$nginx_config" -s reload || return 1
     clock
     reload_deadline=$((now + 1500))
     while [ "$now" -lt "$reload_deadline" ]; do
@@ -70,14 +76,15 @@ nginx_reload() {
         sleep 0.02
         clock
     done
-    echo 'nginx did not take over the new configuration within 15 s: its error log says why' >&2
+    echo 'nginx did not take over the new configuration within 15 s; its error log says:' >&2
+    tail -c "+$((reload_size + 1))" "${reload_log:-/var/log/nginx/error.log}" 2>/dev/null | grep -E '\[(emerg|alert)\]' | tail -n 3 >&2
     return 1
 }
 
 # keep_file / put_back: the file as it was before, byte for byte, or its absence.
 keep_file() {
     rm -f "$2"
-    [ ! -e "$1" ] || cp -p "$1" "$2"
+    [ ! -e "$1" ] || cp -pL "$1" "$2"
 }
 put_back() {
     if [ -e "$2" ]; then
@@ -87,29 +94,49 @@ put_back() {
     fi
 }
 
+# config_keep: what a run that was killed half-way had kept is older, and therefore what counts.
 config_keep() {
     kept=$state/nginx-before
-    (umask 077 && mkdir -p "$kept") || return 1
-    keep_file "$nginx_directory/upstreams/$name.conf" "$kept/upstream" || return 1
-    keep_file "$nginx_directory/sites/$name.conf" "$kept/site" || return 1
+    [ ! -d "$kept" ] || return 0
+    (umask 077 && rm -rf "$kept.new" && mkdir -p "$kept.new") || return 1
+    keep_file "$nginx_directory/upstreams/$name.conf" "$kept.new/upstream" || return 1
+    keep_file "$nginx_directory/sites/$name.conf" "$kept.new/site" || return 1
     # A site that this tool did not write stays beside the new one for ever; the name is not included by nginx.
-    if [ -n "$site_text" ] && [ -e "$kept/site" ] && ! grep -q '^# axon-tasks:' "$kept/site"; then
-        cp -p "$kept/site" "$nginx_directory/sites/$name.conf.before-axon-tasks" || return 1
+    if [ -n "$site_text" ] && [ -e "$kept.new/site" ] && ! grep -q '^# axon-tasks:' "$kept.new/site"; then
+        cp -p "$kept.new/site" "$nginx_directory/sites/$name.conf.before-axon-tasks" || return 1
     fi
+    mv "$kept.new" "$kept"
 }
 
+# config_restore: the previous files, and a reload only if some worker may have taken the new ones.
 config_restore() {
     put_back "$nginx_directory/upstreams/$name.conf" "$kept/upstream"
     put_back "$nginx_directory/sites/$name.conf" "$kept/site"
-    nginx -t -q && nginx_reload
+    config_now=$(nginx_pid) && config_now=$(nginx_workers "$config_now")
+    if [ "$config_now" != "$config_before" ]; then
+        nginx -c "$nginx_config" -t -q && nginx_reload || return 1
+    fi
+    rm -rf "$kept"
 }
 
-# config_install: writes both files by rename, tests, reloads, confirms; puts the previous files back if one of these fails.
+# config_write: the site first: it names its upstream in a variable, so that it is valid without it.
+config_write() {
+    if [ -n "$site_text" ]; then
+        printf '%s' "$site_text" | replace_file "$nginx_directory/sites/$name.conf" 644 || return 1
+    fi
+    printf '%s' "$upstream_text" | replace_file "$nginx_directory/upstreams/$name.conf" 644
+}
+
+# config_install: writes both files by rename, tests, reloads, confirms; puts the previous files back if one of these
+# fails. One at a time on this server: another environment's test must not see files that are half there.
 config_install() {
+    exec 7>>"${state%/*/*}/nginx.lock" || fail 52 "cannot write ${state%/*/*}/nginx.lock"
+    flock 7 || fail 52 "cannot lock ${state%/*/*}/nginx.lock"
     config_keep || fail 52 "cannot keep the previous configuration in $state"
-    if printf '%s' "$upstream_text" | replace_file "$nginx_directory/upstreams/$name.conf" 644 &&
-        { [ -z "$site_text" ] || printf '%s' "$site_text" | replace_file "$nginx_directory/sites/$name.conf" 644; } &&
-        nginx -t -q && nginx_reload; then
+    config_master=$(nginx_pid) || fail 52 'nginx is not running'
+    config_before=$(nginx_workers "$config_master")
+    if config_write && nginx -c "$nginx_config" -t -q && nginx_reload; then
+        exec 7>&-
         return 0
     fi
     if config_restore; then

@@ -16,7 +16,7 @@ ports_taken() {
 reserve_ports() {
     make_state
     exec 8>>"$axon_root/ports.lock" || fail 30 "cannot write $axon_root/ports.lock"
-    flock 8
+    flock 8 || fail 30 "cannot lock $axon_root/ports.lock"
     if [ -s "$state/ports" ]; then
         cat "$state/ports"
         return

@@ -6,11 +6,16 @@ own_in_slot() {
         --filter "label=axon.slot=$slot"
 }
 
-# remove_release: removes what this release has started here, and nothing else.
+# remove_release: removes what this release has started here, and nothing else. Where a switch was tried, clients may
+# be on it: then it drains first.
 remove_release() {
     for remove_id in $(docker ps -aq --no-trunc --filter "label=axon.product=$product" \
         --filter "label=axon.environment=$environment" --filter "label=axon.release=$release"); do
-        docker rm -f "$remove_id" >/dev/null && tell removed "$remove_id"
+        if [ "${drain_first:-0}" = 1 ]; then
+            retire "$remove_id"
+        else
+            docker rm -f "$remove_id" >/dev/null && tell removed "$remove_id"
+        fi
     done
 }
 

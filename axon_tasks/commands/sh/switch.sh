@@ -1,4 +1,4 @@
-# shellcheck shell=sh disable=SC2154  # set by the caller: targets slot previous flag probe_path and what nginx.sh needs
+# shellcheck shell=sh disable=SC2154  # set by the caller: targets slot previous flag probe_path reach, and what nginx.sh needs
 
 # reach_targets: the new release must answer from here, over the addresses that nginx will use, before anything changes.
 reach_targets() {
@@ -7,6 +7,14 @@ reach_targets() {
         http_expected ||
             fail 60 "the new release does not answer on $switch_target from this server: $(http_told)"
     done
+}
+
+# still_ours: nobody else has switched since this run looked; a deployer that has lost its lock is stopped here.
+still_ours() {
+    ours_current=''
+    [ ! -e "$state/current" ] || read -r ours_current <"$state/current"
+    [ "$expected_current" = any ] || [ "$ours_current" = "$expected_current" ] ||
+        fail 60 "somebody else has deployed in the meantime: $state/current says $ours_current"
 }
 
 # flip SLOT: nginx looks for the flag at each request, so this is the switch: one rename or one unlink.
@@ -38,9 +46,14 @@ serves() {
 
 # switch_slots: configuration first where it changes, then the flip, then the proof from the outside, else back.
 switch_slots() {
-    reach_targets
+    make_state
+    still_ours
+    if [ "$reach" = 1 ]; then reach_targets; fi
     if [ "$install" = 1 ]; then config_install; fi
-    flip "$slot" || fail 61 "cannot write $flag; nothing was switched"
+    if ! flip "$slot"; then
+        if [ "$install" = 1 ]; then config_restore; fi
+        fail 61 "cannot write $flag; nothing was switched"
+    fi
     if serves; then
         finish_switch
         return
@@ -54,7 +67,9 @@ switch_slots() {
 
 # switch_reload: the classic way. The upstream is replaced, tested, reloaded and confirmed, or put back.
 switch_reload() {
-    reach_targets
+    make_state
+    still_ours
+    if [ "$reach" = 1 ]; then reach_targets; fi
     config_install
     if [ "$site_ours" = 1 ] && ! serves; then
         config_restore && fail 62 "after the switch nginx answered $serves_told; everything is as it was before"
