@@ -201,7 +201,7 @@ def test_a_full_port_range(product: Product, prod: dict[str, Any]) -> None:
 def test_a_port_that_somebody_else_has_taken(product: Product, prod: dict[str, Any]) -> None:
     """A container that is not ours on our port is named, and stays as it is."""
     prod["app"] = ["app1"]
-    product.deploy("v1")
+    product.serve("v1")
     ports = product.lab.exec("app1", ["cat", f"/var/lib/axon/{product.name}/prod/ports"]).stdout.split()
     product.lab.exec(
         "app1",
@@ -225,7 +225,7 @@ def test_a_container_name_that_somebody_else_has_taken(
     import time
 
     prod["app"] = ["app1"]
-    product.deploy("v1")
+    product.serve("v1")
     now = int(time.time())
     names = [f"{product.name}-prod-{second}" for second in range(now, now + 40)]
     create = "; ".join(
@@ -244,7 +244,7 @@ def test_a_container_name_that_somebody_else_has_taken(
 def test_a_full_disk(product: Product, prod: dict[str, Any], lab: Lab) -> None:
     """An image that does not fit is told as a full disk, and the old release keeps serving."""
     prod["app"] = ["app1"]
-    product.deploy("v1")
+    product.serve("v1")
     lab.exec(
         "app1",
         "docker rmi -f $(docker images -q --filter reference='10.77.0.5:5000/shop:sick') 2>/dev/null",

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from conftest import Product
 
 pytestmark = pytest.mark.lab
+
+PROJECT = Path(__file__).resolve().parents[2]
 
 
 def test_a_release_replaces_the_one_before(product: Product) -> None:
@@ -31,8 +34,8 @@ def test_a_release_replaces_the_one_before(product: Product) -> None:
 
 def test_a_release_that_never_gets_healthy_changes_nothing(product: Product) -> None:
     """The old release keeps serving, the exit code is 1, each server is diagnosed, and nothing new is left."""
-    product.deploy("v1")
-    product.deploy("v2")
+    product.serve("v1")
+    product.serve("v2")
     product.settle()
     before = [product.containers(server) for server in ("app1", "app2")]
     failed = product.deploy("sick")
@@ -53,7 +56,7 @@ def test_a_release_that_never_gets_healthy_changes_nothing(product: Product) -> 
 
 def test_no_request_fails_while_releases_change(product: Product) -> None:
     """Four switches under load with keep-alive and other clients lose no request, and no old version comes back."""
-    product.deploy("v1")
+    product.serve("v1")
     load = [
         sys.executable, "-m", "axon_tasks.lab.load", "--address", "10.77.0.10", "--host", product.domain,
         "--seconds", "120", "--keep-alive", "6", "--one-shot", "6",
@@ -74,7 +77,7 @@ def test_no_request_fails_while_releases_change(product: Product) -> None:
 
 def test_a_request_in_flight_is_finished_by_the_old_release(product: Product) -> None:
     """A request that takes longer than the switch gets its whole answer from the release that took it."""
-    product.deploy("v1")
+    product.serve("v1")
     answers: list[tuple[int, str]] = []
     slow = threading.Thread(target=lambda: answers.append(product.get("/slow?seconds=5")))
     slow.start()
@@ -89,11 +92,11 @@ def test_a_request_in_flight_is_finished_by_the_old_release(product: Product) ->
 def test_a_slot_that_still_drains_is_waited_for(product: Product) -> None:
     """The third deploy needs the first one's slot: it says that it waits, and `--now` does not."""
     product.settings["defaults"]["drain"] = {"timeout": "30s"}
-    product.deploy("v1")
+    product.serve("v1")
     hold = threading.Thread(target=lambda: product.get("/slow?seconds=15"))
     hold.start()
     time.sleep(0.5)
-    product.deploy("v2")
+    product.serve("v2")
     third = product.deploy("v1")
     hold.join(30)
     assert (0, True) == (third.returncode, "still drains in the slot" in third.stdout), (
@@ -120,7 +123,7 @@ def test_dockers_own_health_check_counts(product: Product, prod: dict[str, Any])
 
 def test_files_belong_to_root_and_records_are_written(product: Product) -> None:
     """Nginx's files are root's and 0644; the record tells image, digest, ports and containers; the audit log grows."""
-    product.deploy("v1")
+    product.serve("v1")
     stats = product.lab.exec("edge1", f"stat -c '%U %a' /etc/nginx/axon.d/*/{product.name}-prod.conf").stdout
     state = f"/var/lib/axon/{product.name}/prod"
     current = product.lab.exec("edge1", ["cat", f"{state}/current"]).stdout.strip()
@@ -202,7 +205,7 @@ def test_changing_between_both_ways_of_switching(product: Product, prod: dict[st
 def test_an_app_server_is_added(product: Product, prod: dict[str, Any]) -> None:
     """One more app server changes the nginx configuration, and both serve."""
     prod["app"] = ["app1"]
-    product.deploy("v1")
+    product.serve("v1")
     prod["app"] = ["app1", "app2"]
     done = product.deploy("v2")
     assert 0 == done.returncode, done.stdout + done.stderr
@@ -212,7 +215,7 @@ def test_an_app_server_is_added(product: Product, prod: dict[str, Any]) -> None:
 
 def test_steps_one_by_one(product: Product) -> None:
     """The steps of a deploy, called alone in their order, deploy; each is safe to call where it does not fit."""
-    product.deploy("v1")
+    product.serve("v1")
     early = product.fab("steps.switch", "--env=prod")
     assert (1, (200, "v1")) == (early.returncode, product.get())
     assert "no release is waiting" in early.stderr
@@ -233,8 +236,8 @@ def test_steps_one_by_one(product: Product) -> None:
 
 def test_retiring_goes_on_after_the_end_and_keeps_its_log(product: Product) -> None:
     """The job that drains and removes runs after the deploy has ended; its exit status and log stay on the server."""
-    product.deploy("v1")
-    product.deploy("v2")
+    product.serve("v1")
+    product.serve("v2")
     product.settle()
     jobs = f"/var/lib/axon/{product.name}/prod/jobs"
     log = product.lab.exec(
@@ -249,7 +252,7 @@ def test_retiring_goes_on_after_the_end_and_keeps_its_log(product: Product) -> N
 @pytest.mark.parametrize("moment", ["health", "pull"])
 def test_ctrl_c_leaves_what_was(product: Product, moment: str) -> None:
     """Ctrl-C before the switch removes what was started, the old release serves, and the exit code is 130."""
-    product.deploy("v1")
+    product.serve("v1")
     before = product.containers("app1")
     running = product.begin("deploy", "--env=prod", "--tag=sick")
     # The first line of output says that it is under way; Python's own start-up is not what is tested.
@@ -265,7 +268,7 @@ def test_ctrl_c_leaves_what_was(product: Product, moment: str) -> None:
 
 def test_a_second_deploy_is_told_who_works(product: Product) -> None:
     """While one deploy runs, another one of the same environment exits with 3 and says who, since when and what."""
-    product.deploy("v1")
+    product.serve("v1")
     first = product.begin("deploy", "--env=prod", "--tag=sick")
     time.sleep(3)
     second = product.deploy("v2")
@@ -274,6 +277,94 @@ def test_a_second_deploy_is_told_who_works(product: Product) -> None:
     assert "is locked by" in second.stderr
     assert "--tag=sick" in second.stderr
     assert 0 == product.deploy("v2").returncode
+
+
+def test_two_deploys_one_after_the_other_do_not_step_on_each_other(
+    product: Product, prod: dict[str, Any]
+) -> None:
+    """A deploy that has looked before another one has switched looks again under the lock, and removes nothing that serves."""
+    prod["app"] = ["app1"]
+    product.serve("v1")
+    failures: list[int] = []
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.is_set():
+            status, _ = product.get()
+            if status != 200:
+                failures.append(status)
+            time.sleep(0.02)
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    runs = []
+    for tag in ("v2", "v1", "v2"):
+        runs.append(product.begin("deploy", "--env=prod", f"--tag={tag}"))
+        time.sleep(0.6)
+    codes = [run.communicate(timeout=60) and run.returncode for run in runs]
+    done.set()
+    watching.join(30)
+    assert ([], 0) == (failures, codes[0])
+    assert {0, 3} >= set(codes)
+    assert 200 == product.get()[0]
+
+
+def test_a_release_that_is_stuck_keeps_its_slot(product: Product, prod: dict[str, Any]) -> None:
+    """A release that is paused is not taken for none: a failed deploy leaves it as it is."""
+    prod["app"] = ["app1"]
+    product.serve("v1")
+    name = product.containers("app1")[0]
+    product.lab.exec("app1", ["docker", "pause", name])
+    try:
+        failed = product.deploy("crash")
+    finally:
+        product.lab.exec("app1", ["docker", "unpause", name])
+    assert (1, [name], (200, "v1")) == (failed.returncode, product.containers("app1"), product.get())
+
+
+def test_a_switch_that_was_killed_is_completed_by_the_next_run(
+    product: Product, prod: dict[str, Any]
+) -> None:
+    """Files that were written and never reloaded are noticed, and the next deploy reloads."""
+    prod["app"] = ["app1"]
+    product.serve("v1")
+    state = f"/var/lib/axon/{product.name}/prod"
+    workers = product.workers()
+    product.lab.exec(
+        "edge1",
+        f"mkdir -p {state}/nginx-before; cp /etc/nginx/axon.d/sites/{product.name}-prod.conf {state}/nginx-before/site",
+    )
+    product.serve("v2")
+    assert workers.isdisjoint(product.workers())
+    assert "" == product.lab.exec("edge1", f"ls -d {state}/nginx-before", check=False).stdout
+
+
+def test_a_retired_release_is_no_candidate(product: Product) -> None:
+    """`steps.switch` after a deploy finds nothing to switch to, although the old release still drains."""
+    product.serve("v1")
+    hold = threading.Thread(target=lambda: product.get("/slow?seconds=6"))
+    hold.start()
+    time.sleep(0.5)
+    product.serve("v2")
+    back = product.fab("steps.switch", "--env=prod")
+    hold.join(30)
+    assert (1, (200, "v2")) == (back.returncode, product.get()), back.stdout
+    again = product.fab("steps.retire", "--env=prod")
+    assert 0 == again.returncode, again.stderr
+    product.settle()
+
+
+def test_a_reader_that_goes_away_does_not_end_a_deploy(product: Product, prod: dict[str, Any]) -> None:
+    """A closed standard output, as with `| head -1`, or one that knows ASCII only, changes nothing about the deploy."""
+    prod["app"] = ["app1"]
+    product.serve("v1")
+    command = " ".join(product.command("deploy", "--env=prod", "--tag=v2", f"--hosts-file={product.write()}"))
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; PYTHONIOENCODING=ascii {command} | head -n 1"],
+        cwd=PROJECT, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert ((200, "v2"), False) == (product.get(), "Traceback" in done.stderr), done.stderr
+    product.settle(servers=("app1",))
 
 
 #: The lines of the README, section "Your own servers", for a user that is not root.

@@ -26,8 +26,8 @@ flip() {
     fi
 }
 
-# serves: whether a request through nginx is answered by one of the targets, several times in a row.
-serves() {
+# serves_once: whether requests through nginx are answered by one of the targets, several times in a row.
+serves_once() {
     serves_count=0
     while [ "$serves_count" -lt 3 ]; do
         http_get 127.0.0.1 "$http_port" "$probe_path" "$domain" "$probe_timeout"
@@ -44,6 +44,18 @@ serves() {
     done
 }
 
+# serves: the proof from the outside. A flip is effective at once. After a reload it may take a moment: somebody
+# else's reload can have been under way, and then the workers that were new when ours was confirmed are theirs.
+serves() {
+    clock
+    serves_deadline=$((now + ${1:-0}))
+    until serves_once; do
+        clock
+        [ "$now" -lt "$serves_deadline" ] || return 1
+        sleep 0.1
+    done
+}
+
 # switch_slots: configuration first where it changes, then the flip, then the proof from the outside, else back.
 switch_slots() {
     make_state
@@ -54,7 +66,7 @@ switch_slots() {
         if [ "$install" = 1 ]; then config_restore; fi
         fail 61 "cannot write $flag; nothing was switched"
     fi
-    if serves; then
+    if serves "$((install * 500))"; then
         finish_switch
         return
     fi
@@ -71,7 +83,7 @@ switch_reload() {
     still_ours
     if [ "$reach" = 1 ]; then reach_targets; fi
     config_install
-    if [ "$site_ours" = 1 ] && ! serves; then
+    if [ "$site_ours" = 1 ] && ! serves 500; then
         config_restore && fail 62 "after the switch nginx answered $serves_told; everything is as it was before"
         fail 64 "after the switch nginx answered $serves_told, and the previous upstream could not be loaded again"
     fi
