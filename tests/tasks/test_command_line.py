@@ -88,10 +88,10 @@ def test_every_fault_of_the_configuration_is_told_with_its_line(tmp_path: Path) 
 
 
 def test_start_up_imports_nothing_heavy() -> None:
-    """Listing tasks loads neither the settings' models nor templates, nor the terminal library, nor our SSH layer."""
+    """Listing tasks loads neither the settings' models nor templates, nor our SSH layer."""
     code = (
         "import sys; from axon_tasks.tasks import namespace; namespace();"
-        "heavy = {'pydantic', 'jinja2', 'rich', 'axon_tasks.config.models', 'axon_tasks.remote.connection',"
+        "heavy = {'pydantic', 'jinja2', 'axon_tasks.config.models', 'axon_tasks.remote.connection',"
         " 'axon_tasks.deploy.run', 'axon_tasks.lab.lab'};"
         "print(sorted(heavy & set(sys.modules)))"
     )
