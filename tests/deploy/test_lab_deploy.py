@@ -339,6 +339,41 @@ def test_a_switch_that_was_killed_is_completed_by_the_next_run(
     assert "" == product.lab.exec("edge1", f"ls -d {state}/nginx-before", check=False).stdout
 
 
+def test_a_switch_that_cannot_be_proven_goes_back(product: Product, prod: dict[str, Any]) -> None:
+    """If nginx does not answer with the new release after the flip, it is flipped back, and the new one is removed."""
+    prod["app"] = ["app1"]
+    product.serve("v1")
+    before = product.containers("app1")
+    product.lab.exec(
+        "edge1", ["chmod", "700", f"/var/lib/axon/{product.name}"]
+    )  # nginx cannot see the flag now
+    failed = product.deploy("v2")
+    assert (1, (200, "v1"), before) == (failed.returncode, product.get(), product.containers("app1")), (
+        failed.stderr
+    )
+    assert "everything is as it was before" in failed.stderr
+    product.lab.exec("edge1", ["chmod", "755", f"/var/lib/axon/{product.name}"])
+    product.serve("v2")
+
+
+def test_a_release_that_nginx_cannot_reach_is_not_switched_to(product: Product, prod: dict[str, Any]) -> None:
+    """Healthy on its own server is not enough: it must answer the system server, or nothing is switched."""
+    prod["app"] = ["app1"]
+    product.serve("v1")
+    ports = product.lab.exec("app1", ["cat", f"/var/lib/axon/{product.name}/prod/ports"]).stdout.split()
+    rule = f"PREROUTING -s 10.77.0.10 -p tcp --dport {ports[1]} -j DROP"
+    prod["health"] = {"probe_timeout": "1s"}
+    product.lab.exec("app1", f"iptables -t raw -I {rule}")
+    try:
+        failed = product.deploy("v2")
+    finally:
+        product.lab.exec("app1", f"iptables -t raw -D {rule}")
+    assert (1, (200, "v1"), 1) == (failed.returncode, product.get(), len(product.containers("app1"))), (
+        failed.stderr
+    )
+    assert "cannot reach the new release" in failed.stderr
+
+
 def test_a_retired_release_is_no_candidate(product: Product) -> None:
     """`steps.switch` after a deploy finds nothing to switch to, although the old release still drains."""
     product.serve("v1")

@@ -119,9 +119,7 @@ def test_input_that_nobody_reads_disturbs_nobody(shell: str, locally: Callable[.
 
 def test_each_section_may_have_a_time_limit(shell: str, locally: Callable[..., Any]) -> None:
     """A command that takes too long is terminated and exits 124 (143 where timeout is busybox's); the next one runs."""
-    result = locally(
-        Batch("b").add("echo begun; sleep 8", "slow", timeout=0.5).add("echo on", "next"), shell
-    )
+    result = locally(Batch("b").add("echo begun; sleep 8", "slow", timeout=0.5).add("echo on", "next"), shell)
     assert b"begun\n" == result["slow"][0]
     assert (143 if shell == "busybox" else 124) == result["slow"][2]
     assert (b"on\n", b"", 0) == result["next"]
