@@ -46,8 +46,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def not_run(reporter: pytest.TerminalReporter) -> int:
-    """How many of the tests that need the lab were left out."""
-    return sum("lab" in report.keywords for report in reporter.stats.get("skipped", []))
+    """How many tests were left out, because there is no lab or a program is missing; each says NOT RUN."""
+    return sum("NOT RUN" in str(report.longrepr) for report in reporter.stats.get("skipped", []))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -56,8 +56,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Genera
     left_out = not_run(terminalreporter)
     if left_out:
         terminalreporter.section(f"{left_out} TESTS WERE NOT RUN", sep="!", red=True, bold=True)
-        terminalreporter.line(f"They need the lab: {why_no_lab() or 'see the reasons above'}.")
-        terminalreporter.line("What they check, deployments on real servers, is therefore unknown here.")
+        terminalreporter.line(f"Why: {why_no_lab() or 'see the reasons above'}.")
+        terminalreporter.line(
+            "What they check, above all deployments on real servers, is therefore unknown here."
+        )
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
