@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from axon_tasks.lab import HostStatus
 
 
+#: What the lab has to deploy from the start: tag and variant of the sample application.
+SAMPLES = {"v1": "ok", "v2": "ok", "sick": "sick", "crash": "crash"}
+
+
 @task(
     help={
         "apps": "How many app servers, 1 to 9. Default: as it is, or 2.",
@@ -27,17 +31,22 @@ def up(_c: Context, apps: str = "", rtt: str = "") -> None:
 
     Needs root on Linux. What is missing is installed with apt-get, after saying so. Called again, it changes
     the running lab to what is asked and repairs what is broken. The SSH key and the host keys are in .lab/.
+    The registry then has the sample application as v1 and v2, as `sick` (never healthy) and `crash` (exits at once).
 
     Examples:
       invoke lab.up
       invoke lab.up --apps=3 --rtt=50
     """
     from axon_tasks.lab import Lab
+    from axon_tasks.lab.images import build_sample
 
     lab = Lab(apps=_whole(apps, "apps"), rtt=_milliseconds(rtt))
     lab.up(_say)
+    samples = [build_sample(lab, tag, variant) for tag, variant in SAMPLES.items()]
     others = f", SSH with {lab.rtt:g} ms round-trip time" if lab.rtt else ""
     _say(f"The lab is up: {', '.join(f'{host.name} {host.address}' for host in lab.hosts)}{others}")
+    _say(f"In its registry: {', '.join(samples)}")
+    _say("Try next: fab deploy --env=prod --tag=v1")
 
 
 @task(help={"force": "Also if the lab belongs to another project directory."})

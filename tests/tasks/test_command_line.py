@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import http.client
+import json
 import os
 import re
 import subprocess
@@ -99,3 +101,14 @@ def test_start_up_imports_nothing_heavy() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PROJECT
     )
     assert "[]" == said.stdout.strip()
+
+
+@pytest.mark.lab
+def test_after_lab_up_there_is_something_to_deploy(lab: object) -> None:
+    """Right after `invoke lab.up`, the registry has two versions that work and one that never gets healthy."""
+    said = call("invoke", "lab.up")
+    assert 0 == said.returncode, said.stderr
+    registry = http.client.HTTPConnection("10.77.0.5", 5000, timeout=20)
+    registry.request("GET", "/v2/shop/tags/list")
+    assert {"v1", "v2", "sick", "crash"} <= set(json.loads(registry.getresponse().read())["tags"])
+    assert "fab deploy --env=prod --tag=v1" in said.stdout
