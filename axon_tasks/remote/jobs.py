@@ -198,7 +198,8 @@ def cancel_script(directory: str, job_id: str, *, grace: float = 10.0, lines: in
         UsageError: If the directory or the id cannot be one.
     """
     where = _quoted(directory, job_id)
-    # The session is everything that the job has started; the recorder leads it and must live to write rc.
+    # The session is everything that the job has started; the recorder leads it and must live to write rc. The last
+    # KILL is for what was started while the first signals went round: a shell goes on when its child has been hit.
     return f"""\
 {_LOOK}_axon_signal() {{
 for _axon_entry in /proc/[0-9]*; do
@@ -222,8 +223,10 @@ _axon_look {where}
 for _axon_try in 1 2 3 4 5 6 7 8 9 10; do
 _axon_look {where}
 [ "$_axon_state" = running ] || break
+_axon_signal KILL
 sleep 0.1 2>/dev/null || sleep 1
 done
+_axon_signal KILL
 fi
 _axon_show {where} {int(lines)}"""
 
