@@ -46,6 +46,7 @@ class Section:
         stderr_bytes: Standard error, unchanged.
         exit_code: Its exit code; None if it did not run to its end.
         duration: Seconds between its begin and its end, by the clock of the server.
+        offset: Seconds between the begin of the script and its own, by the same clock.
         skipped: It was not started, because a section before it failed.
     """
 
@@ -54,6 +55,7 @@ class Section:
     stderr_bytes: bytes = field(default=b"", repr=False)
     exit_code: int | None = None
     duration: float = 0.0
+    offset: float = 0.0
     skipped: bool = False
 
     @property
@@ -81,15 +83,28 @@ class BatchResult(Mapping[str, Section]):
         sections: What each command gave.
         duration: Seconds from sending the script to its last byte, by the local clock.
         bytes_received: Bytes of both streams, with the markers.
+        bytes_sent: Bytes of the script that were sent.
+        round_trips: How often the way to the server and back was waited for: once with a shell that
+            was ready, twice if it had to be opened first, and not at all if nothing was sent.
     """
 
     def __init__(
-        self, batch: str, server: str, sections: list[Section], *, duration: float, bytes_received: int
+        self,
+        batch: str,
+        server: str,
+        sections: list[Section],
+        *,
+        duration: float,
+        bytes_received: int,
+        bytes_sent: int = 0,
+        round_trips: int = 0,
     ) -> None:
         self.batch = batch
         self.server = server
         self.duration = duration
         self.bytes_received = bytes_received
+        self.bytes_sent = bytes_sent
+        self.round_trips = round_trips
         self._sections = {section.label: section for section in sections}
 
     @property
@@ -152,6 +167,20 @@ class Batch:
     def labels(self) -> list[str]:
         """The labels, in order."""
         return [command.label for command in self._commands]
+
+    @property
+    def sections(self) -> tuple[Command, ...]:
+        """What was added, in order; for showing it."""
+        return tuple(self._commands)
+
+    def split(self) -> list[Batch]:
+        """Give one batch per section, each with the options and the name of this one."""
+        alone = []
+        for command in self._commands:
+            one = Batch(self.name, sudo=self.sudo, uninterruptible=self.uninterruptible, shell=self.shell)
+            one._commands.append(command)  # noqa: SLF001 - of its own kind; `add` has checked it
+            alone.append(one)
+        return alone
 
     def add(
         self,

@@ -192,11 +192,14 @@ class Connection(fabric.Connection):  # type: ignore[misc]
             self._sftp = self.transport.open_sftp_client()
         return self._sftp  # type: ignore[no-any-return]
 
-    def ready_shell(self, program: str = "sh") -> paramiko.Channel:
+    def ready_shell(self, program: str = "sh") -> tuple[paramiko.Channel, bool]:
         """Give a channel on which a shell waits for its script.
 
         Args:
             program: The shell.
+
+        Returns:
+            The channel, and whether it was open already.
 
         Raises:
             paramiko.SSHException: If the server grants no session.

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 #: More than any read gives: Paramiko's buffer is cheap to empty and dear to take a part of.
 _READ = 64 * 1024 * 1024
+#: Bytes that are handed to Paramiko at a time; a packet holds 32 KiB.
+_CHUNK = 32 * 1024
 #: Seconds of silence, after the outer shell has ended, until the server is asked whether the script still runs.
 _SILENCE = 2.0
 #: Seconds to wait for the exit status that explains the end of a stream.
@@ -82,6 +84,8 @@ class Exchange:
         self._stderr = self._parser("stderr")
         self._channel: paramiko.Channel | None = None
         self._received = 0
+        self._transmitted = 0
+        self._round_trips = 0
         self._began = time.monotonic()
         self._ended: float | None = None
         self._failure: BaseException | None = None
@@ -162,17 +166,24 @@ class Exchange:
                 self._connection.transport.send_signal(self._open_channel(), "TERM")
 
     def _send(self) -> None:
-        channel = self._connection.ready_shell(self.request.shell)
+        channel, was_ready = self._connection.ready_shell(self.request.shell)
         self._channel = channel
+        self._round_trips = 0 if was_ready else 1
         if self._cancelled:
             return
         channel.axon_wake = self._wake  # type: ignore[attr-defined]
         channel.in_buffer.set_event(self._wake)
         channel.in_stderr_buffer.set_event(self._wake)
         self._sent = True
-        channel.sendall(self.request.script.encode("utf-8", errors="surrogateescape"))
+        self._round_trips += 1
+        self._transmit(channel)
         channel.shutdown_write()
         self._connection.refill()
+
+    def _transmit(self, channel: paramiko.Channel) -> None:
+        script = self.request.script.encode("utf-8", errors="surrogateescape")
+        while self._transmitted < len(script):
+            self._transmitted += channel.send(script[self._transmitted : self._transmitted + _CHUNK])
 
     def _receive(self) -> None:
         deadline = None if self.request.timeout is None else self._began + self.request.timeout
@@ -291,7 +302,8 @@ class Exchange:
                 stdout_bytes=b"".join(out.chunks),
                 stderr_bytes=b"".join(err.chunks),
                 exit_code=out.code,
-                duration=out.ended - out.began if out.began is not None and out.ended is not None else 0.0,
+                offset=_between(self._stdout.greeted, out.began),
+                duration=_between(out.began, out.ended),
                 skipped=complete and out.code is None,
             )
             for label, out, err in zip(
@@ -300,7 +312,13 @@ class Exchange:
         ]
         duration = (self._ended or time.monotonic()) - self._began
         return BatchResult(
-            self.request.batch, self.server, sections, duration=duration, bytes_received=self._received
+            self.request.batch,
+            self.server,
+            sections,
+            duration=duration,
+            bytes_received=self._received,
+            bytes_sent=self._transmitted,
+            round_trips=self._round_trips,
         )
 
     def _parser(self, stream: str) -> StreamParser:
@@ -332,6 +350,10 @@ class Exchange:
     def _close_channel(self) -> None:
         if self._channel is not None:
             close_quietly(self._channel)
+
+
+def _between(begin: float | None, end: float | None) -> float:
+    return round(end - begin, 2) if begin is not None and end is not None else 0.0
 
 
 def _worded(error: Exception) -> str:

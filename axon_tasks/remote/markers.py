@@ -53,6 +53,8 @@ class StreamParser:
         self.emit: Callable[[int, bytes], None] | None = None
         self.slots = [Slot() for _ in range(count)]
         self.finished = False
+        #: Uptime of the server in seconds when the script began.
+        self.greeted: float | None = None
         self.process: int | None = None
         self.session: int | None = None
         self.noise = b""
@@ -144,6 +146,7 @@ class StreamParser:
         match fields[0]:
             case b"H":
                 self._greeted = True
+                self.greeted = time
                 process, session = _number(fields[1]), _number(fields[2])
                 self.process = None if process is None else int(process)
                 self.session = None if session is None else int(session)

@@ -34,11 +34,14 @@ class Shells:
         self._closed = False
         transport.on_scarcity = self._drop_spare
 
-    def take(self, shell: str) -> paramiko.Channel:
+    def take(self, shell: str) -> tuple[paramiko.Channel, bool]:
         """Give a fresh shell: the spare one if there is one, else a new one.
 
         Args:
             shell: The program, such as `sh`; only `sh` is kept in reserve.
+
+        Returns:
+            The shell, and whether it was there already, so that nothing had to be waited for.
 
         Raises:
             paramiko.SSHException: If the connection grants no session.
@@ -46,8 +49,8 @@ class Shells:
         if shell == "sh":
             spare = self._take_spare()
             if spare is not None:
-                return spare
-        return self._transport.run_in_session(f"exec {shell} -s")
+                return spare, True
+        return self._transport.run_in_session(f"exec {shell} -s"), False
 
     def refill(self) -> None:
         """Open a spare shell in the background, unless there is one or the sessions are scarce."""

@@ -45,6 +45,32 @@ def test_sections_come_back_by_label(fleet: Fleet, shell: str) -> None:
     assert result.bytes_received > len("out\nerr\n")
 
 
+def test_a_result_tells_when_and_how_much(fleet: Fleet, wait_until: Callable[..., bool]) -> None:
+    """Sections tell when they began, by the server's clock; the batch tells its bytes and round trips."""
+    connection = fleet["app1"]
+    assert wait_until(lambda: connection._shells._spare is not None)
+    batch = Batch("b").add("sleep 0.3", "a").add("sleep 0.2", "b").add("true", "c")
+    size = len(batch.script())
+    result = batch.run(connection)
+    assert sorted(section.offset for section in result.values()) == [one.offset for one in result.values()]
+    assert 0.25 <= result["b"].offset
+    assert 0.45 <= result["c"].offset
+    assert (size, 1) == (result.bytes_sent, result.round_trips)
+    assert 2 == Batch("b", shell="dash").add("true").run(connection).round_trips
+
+
+def test_a_failure_tells_how_much(fleet: Fleet) -> None:
+    """What a failed batch had sent and waited for, and when its sections began, is in the error."""
+    batch = Batch("b", shell="dash").add("sleep 0.3", "a").add("sleep 4711", "b").add("true", "c")
+    with pytest.raises(BatchTimeoutError) as caught:
+        batch.run(fleet["app1"], timeout=1)
+    partial = caught.value.partial
+    assert partial["b"].offset >= 0.25
+    assert 0.0 == partial["c"].offset
+    assert 2 == partial.round_trips
+    assert partial.bytes_sent > len("sleep 4711")
+
+
 def test_an_unknown_label_lists_the_labels(fleet: Fleet) -> None:
     """The KeyError of an unknown label says which labels there are."""
     result = Batch("check").add("true", "containers").run(fleet["app1"])
@@ -317,6 +343,7 @@ def test_a_second_batch_finds_a_shell_ready(fleet: Fleet, wait_until: Callable[.
     connection = fleet["app1"]
     assert wait_until(lambda: connection._shells._spare is not None)
     spare = connection._shells._spare
-    shell = connection.ready_shell()
+    shell, was_ready = connection.ready_shell()
     assert spare is shell
+    assert was_ready
     shell.close()

@@ -247,3 +247,17 @@ def test_what_no_shell_can_run_is_refused(arguments: dict[str, Any]) -> None:
     """A NUL byte and a time limit that is none are refused when they are added."""
     with pytest.raises(ValueError):  # noqa: PT011 - two messages, both of them about the section
         Batch("b").add(**arguments)
+
+
+def test_a_batch_can_be_shown_and_split() -> None:
+    """What was added can be read, and each section can become a batch of its own with the same options."""
+    batch = Batch("b", sudo=True, uninterruptible=True, shell="dash")
+    batch.add("echo one", "a", timeout=5).add("cat", "b", stdin="two", sudo=False)
+    assert [("a", "echo one", 5, None, True), ("b", "cat", None, "two", False)] == [
+        (one.label, one.text, one.timeout, one.stdin, one.sudo) for one in batch.sections
+    ]
+    alone = batch.split()
+    assert [batch.sections[:1], batch.sections[1:]] == [one.sections for one in alone]
+    assert {("b", True, True, "dash")} == {
+        (one.name, one.sudo, one.uninterruptible, one.shell) for one in alone
+    }
