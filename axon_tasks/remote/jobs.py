@@ -5,6 +5,7 @@ Each job has a directory of its own (mode 0700) with these files:
 | file | holds |
 |---|---|
 | `cmd` | the script that was given |
+| `title` | what it does, in one line for people; jobs of older versions have none |
 | `run` | the recorder: runs `cmd`, then writes `rc` |
 | `started` | when, in seconds since 1970 |
 | `pid` | process, its start time and the boot id: a number alone may belong to somebody else by now |
@@ -21,7 +22,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from axon_tasks.errors import UsageError
@@ -34,7 +35,10 @@ NO_SUCH_JOB = 66
 ID_TAKEN = 73
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)
-_HEAD = re.compile(r"job (\S+) (running|done|lost) (\d+|-) (\d+|-)", re.ASCII)
+#: Id, state, exit code, start, end, and what time it is on the server.
+_HEAD = re.compile(
+    r"job (\S{1,255}) (running|done|lost) (\d{1,3}|-) (\d{1,18}|-)(?: (\d{1,18}|-) (\d{1,18}|-))?", re.ASCII
+)
 _LINES = 20
 
 
@@ -48,6 +52,9 @@ class Job:
         exit_code: Its exit code, once it is done.
         started: When it was started, in seconds since 1970 by the clock of the server.
         log_tail: The last lines of its log.
+        title: What it does, in one line; empty if nobody said.
+        ended: When it ended, by the same clock.
+        now: What time it was when the server answered, by the same clock.
     """
 
     id: str
@@ -55,6 +62,14 @@ class Job:
     exit_code: int | None
     started: int | None
     log_tail: str
+    title: str = ""
+    ended: int | None = None
+    now: int | None = None
+
+    @property
+    def age(self) -> int | None:
+        """Seconds since it was started; two clocks that differ do not matter."""
+        return None if self.started is None or self.now is None else max(0, self.now - self.started)
 
 
 #: `$1` is the directory of the job. The child gets its signals back before it becomes the command.
@@ -88,16 +103,22 @@ _axon_state=lost _axon_code=- _axon_pid=
 if [ ! -f "$1/rc" ] && _axon_is_alive "$1"; then _axon_state=running; return; fi
 { read -r _axon_code <"$1/rc"; } 2>/dev/null && _axon_state=done
 }
+_axon_ended() {
+_axon_end=$(stat -c %Y "$1/rc" 2>/dev/null || stat -c %Y "$1/log" 2>/dev/null || stat -c %Y "$1")
+}
 _axon_show() {
 _axon_look "$1"
 { read -r _axon_started <"$1/started"; } 2>/dev/null || _axon_started=-
-printf 'job %s %s %s %s\n' "${1##*/}" "$_axon_state" "${_axon_code:--}" "${_axon_started:--}"
+_axon_end=-
+[ "$_axon_state" = running ] || _axon_ended "$1"
+printf 'job %s %s %s %s %s %s\n' "${1##*/}" "$_axon_state" "${_axon_code:--}" "${_axon_started:--}" "${_axon_end:--}" "$(date +%s)"
+{ read -r _axon_title <"$1/title"; } 2>/dev/null && printf 'title %s\n' "$_axon_title"
 [ ! -f "$1/log" ] || { tail -n "$2" "$1/log" | sed 's/^/| /'; printf '\n'; }
 }
 """
 
 
-def start_script(directory: str, job_id: str, body: str) -> str:
+def start_script(directory: str, job_id: str, body: str, *, title: str = "") -> str:
     """Give the text that starts a job.
 
     It exits 0 as soon as the job runs and has written its pid, ID_TAKEN if there is such a
@@ -107,18 +128,22 @@ def start_script(directory: str, job_id: str, body: str) -> str:
         directory: Where the jobs are; made if needed.
         job_id: Letters, digits, dots, underscores and hyphens, at most 100.
         body: What the job does: a POSIX shell script.
+        title: What it does, in a few words for the list of jobs.
 
     Raises:
-        UsageError: If the directory or the id cannot be one.
+        UsageError: If the directory, the id or the title cannot be one.
     """
     where = _quoted(directory, job_id)
+    if not title.isprintable():
+        raise UsageError(f"not a title of a background job: {title!r}", hint="a title is one line of text")
+    named = f" && printf '%s\\n' {shlex.quote(title)} >{where}/title" if title else ""
     # What the job inherits would be held for as long as it runs: descriptors of a lock, of this connection.
     closed = " ".join(f"{number}>&-" for number in range(3, 10))
     return f"""\
 ( umask 022; mkdir -p {_quoted(directory)} ) || exit
 umask 077
 mkdir {where} || {{ [ -d {where} ] && exit {ID_TAKEN}; exit 1; }}
-printf %s {shlex.quote(body)} >{where}/cmd && printf %s {shlex.quote(_RECORDER)} >{where}/run && date +%s >{where}/started || exit
+printf %s {shlex.quote(body)} >{where}/cmd && printf %s {shlex.quote(_RECORDER)} >{where}/run{named} && date +%s >{where}/started || exit
 setsid sh {where}/run {where} </dev/null >/dev/null 2>&1 {closed} &
 for _axon_nap in .01 .01 .02 .02 .05 .05 .1 .1 .2 .2 .5 .5 1 1 1; do
 [ ! -f {where}/pid ] || exit 0
@@ -231,25 +256,32 @@ fi
 _axon_show {where} {int(lines)}"""
 
 
-def prune_script(directory: str, days: int) -> str:
+def prune_script(directory: str, days: float, *, dry_run: bool = False) -> str:
     """Give the text that removes the jobs that ended long ago; those that run stay, however old.
+
+    It prints a line `pruned ID` for each.
 
     Args:
         directory: Where the jobs are.
-        days: Remove those that were started more than so many days ago.
+        days: Remove those that ended at least so many days ago; what never got as far as to start counts, too.
+        dry_run: Only print them.
 
     Raises:
         UsageError: If the directory cannot be one.
     """
+    remove = "" if dry_run else 'rm -rf -- "$_axon_dir" || { _axon_failed=1; continue; }\n'
     return f"""\
-{_LOOK}_axon_limit=$(( $(date +%s) - {int(days)} * 86400 ))
+{_LOOK}_axon_limit=$(( $(date +%s) - {int(days * 86400)} )) _axon_failed=0
 for _axon_dir in {_quoted(directory)}/*/; do
 _axon_dir=${{_axon_dir%/}}
-{{ read -r _axon_started <"$_axon_dir/started"; }} 2>/dev/null || continue
-[ "$_axon_started" -lt "$_axon_limit" ] 2>/dev/null || continue
+[ -d "$_axon_dir" ] && [ ! -L "$_axon_dir" ] || continue
 _axon_look "$_axon_dir"
-[ "$_axon_state" = running ] || rm -rf -- "$_axon_dir"
-done"""
+[ "$_axon_state" != running ] || continue
+_axon_ended "$_axon_dir"
+[ "$_axon_end" -le "$_axon_limit" ] 2>/dev/null || continue
+{remove}printf 'pruned %s\\n' "${{_axon_dir##*/}}"
+done
+exit $_axon_failed"""
 
 
 def parse(text: str) -> list[Job]:
@@ -262,12 +294,17 @@ def parse(text: str) -> list[Job]:
     for line in text.split("\n"):
         head = _HEAD.fullmatch(line)
         if head is not None:
-            name, state, code, started = head.groups()
-            jobs.append(Job(name, _state(state), _number(code), _number(started), ""))
+            name, state, code, started, ended, now = head.groups()
+            jobs.append(
+                Job(
+                    name, _state(state), _number(code), _number(started), "",
+                    ended=_number(ended), now=_number(now),
+                )
+            )  # fmt: skip
+        elif line.startswith("title ") and jobs and not jobs[-1].log_tail:
+            jobs[-1] = replace(jobs[-1], title=line.removeprefix("title "))
         elif line.startswith("| ") and jobs:
-            last = jobs[-1]
-            tail = f"{last.log_tail}{line[2:]}\n"
-            jobs[-1] = Job(last.id, last.state, last.exit_code, last.started, tail)
+            jobs[-1] = replace(jobs[-1], log_tail=f"{jobs[-1].log_tail}{line[2:]}\n")
     return jobs
 
 
@@ -288,5 +325,5 @@ def _state(word: str) -> State:
     return "running" if word == "running" else "done" if word == "done" else "lost"
 
 
-def _number(word: str) -> int | None:
-    return None if word == "-" else int(word)
+def _number(word: str | None) -> int | None:
+    return int(word) if word and word != "-" else None

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -133,13 +135,23 @@ def test_an_unknown_job_is_told(locally: Callable[..., Any], shell: str, folder:
 
 def test_old_jobs_are_pruned(locally: Callable[..., Any], shell: str, folder: str) -> None:
     """Pruning removes what ended long ago; what runs and what is recent stays."""
-    for name in ("old", "recent", "running"):
+    for name in ("old", "long", "recent", "running"):
         one(locally, shell, jobs.start_script(folder, name, "sleep 60" if name == "running" else "true"))
-    one(locally, shell, jobs.wait_script(folder, "old", 20))
-    for name in ("old", "running"):
+        one(locally, shell, jobs.wait_script(folder, name, 0 if name == "running" else 20))
+    for name in ("long", "running"):  # started long ago, but their logs are still wanted
         Path(folder, name, "started").write_text("1000000000\n")
-    assert 0 == one(locally, shell, jobs.prune_script(folder, 7))[2]
-    assert ["recent", "running"] == sorted(entry.name for entry in Path(folder).iterdir())
+    os.utime(Path(folder, "old", "rc"), (1_000_000_000, 1_000_000_000))
+    Path(folder, "never-begun").mkdir()
+    os.utime(Path(folder, "never-begun"), (1_000_000_000, 1_000_000_000))
+    for dry_run in (True, False, False):
+        out, err, code = locally(Batch("b").add(jobs.prune_script(folder, 7, dry_run=dry_run), "a"), shell)[
+            "a"
+        ]
+        gone = (
+            "" if len(list(Path(folder).iterdir())) == 3 and not out else "pruned never-begun\npruned old\n"
+        )
+        assert (gone, "", 0) == (out.decode(), err.decode(), code)
+    assert ["long", "recent", "running"] == sorted(entry.name for entry in Path(folder).iterdir())
     one(locally, shell, jobs.cancel_script(folder, "running"))
 
 
@@ -180,3 +192,36 @@ def test_a_log_cannot_forge_a_job() -> None:
     """A log line that looks like a job is a log line."""
     text = "job a done 0 12\n| job b running - 1\n| | x\n\n"
     assert [jobs.Job("a", "done", 0, 12, "job b running - 1\n| x\n")] == jobs.parse(text)
+
+
+def test_a_job_says_what_it_does_and_when(locally: Callable[..., Any], shell: str, folder: str) -> None:
+    """A title comes back as it was given, a job without one has none, and the server's own clock tells its age."""
+    title = "it's a $(title); with `tricks`"
+    one(locally, shell, jobs.start_script(folder, "a", "true", title=title))
+    one(locally, shell, jobs.start_script(folder, "b", "echo title forged; sleep 60"))
+    (first,), _, _ = one(locally, shell, jobs.wait_script(folder, "a", 20))
+    (second,), _, _ = one(locally, shell, jobs.wait_script(folder, "b", 0))
+    one(locally, shell, jobs.cancel_script(folder, "b"))
+    assert (title, "") == (first.title, second.title)
+    assert first.ended is not None
+    assert second.ended is None
+    assert 0 <= (first.age if first.age is not None else -1) < 3600
+
+
+def test_a_title_is_one_line() -> None:
+    """What would be a line of its own in the answer is no title."""
+    with pytest.raises(UsageError, match="not a title"):
+        jobs.start_script("/var/lib/axon", "j1", "true", title="a\njob b running - 1")
+
+
+def test_of_many_who_start_one_job_at_the_same_moment_one_does(
+    locally: Callable[..., Any], shell: str, folder: str
+) -> None:
+    """In 20 races of two starts with the same id one wins, the other one is refused, and the job runs once."""
+    with ThreadPoolExecutor(2) as pool:
+        for race in range(20):
+            script = jobs.start_script(folder, f"j{race}", f"echo once >>{shlex.quote(folder)}.ran")
+            codes = list(pool.map(lambda text: one(locally, shell, text)[2], [script, script]))
+            assert [0, jobs.ID_TAKEN] == sorted(code or 0 for code in codes)
+            one(locally, shell, jobs.wait_script(folder, f"j{race}", 20))
+    assert ["once"] * 20 == Path(f"{folder}.ran").read_text().splitlines()
