@@ -428,9 +428,7 @@ def pick(folder: Path, wanted: str = "") -> Path:
             hint="List them: fab timeline --list",
         )
     raise UsageError(
-        f"{len(found)} runs begin with {wanted}: {', '.join(one.name for one in found[:5])}"
-        + (", …" if len(found) > 5 else "")
-        + ".",
+        f"{len(found)} runs begin with {wanted}: {', '.join(one.name for one in found)}",
         hint="Give more of it, or -1 for the last one.",
     )
 
