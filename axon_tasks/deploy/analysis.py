@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 _SLACK = 0.002
 #: Seconds in which a server's own batch before counts as the reason, although another server's ended later.
 _SAME_SERVER = 0.010
+#: Seconds from the end of a step to the beginning of the one that could not run beside it.
+_HANDOVER = 0.010
 #: The spans in which servers do something; the others only group them.
 WORK = ("connect", "batch", "wait")
 
@@ -148,12 +150,18 @@ class _Walk:
 
     def before(self, step: Span, began: float) -> Span | None:
         """What had to end before a step and did so last; what ended after `began` cannot have been it."""
-        ready = [
+        limit = min(step.started, began) + _SLACK
+        ready = [one for one in (*self.needs(step), *self.waits) if self.ended(one) <= limit]
+        last = max(ready, key=self.ended, default=None)
+        # Steps that change the same thing wait for each other without a need: then one ended just before this began.
+        others = [
             one
-            for one in (*self.needs(step), *self.waits)
-            if self.ended(one) <= min(step.started, began) + _SLACK
+            for one in self.steps.values()
+            if one is not step and abs(self.ended(one) - limit) <= _HANDOVER
         ]
-        return max(ready, key=self.ended, default=None)
+        if step.started > _HANDOVER and (last is None or limit - self.ended(last) > _HANDOVER):
+            return max((one for one in others if self.ended(one) <= limit), key=self.ended, default=last)
+        return last
 
 
 def critical_ids(timeline: Timeline) -> frozenset[int]:

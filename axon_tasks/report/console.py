@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import sys
 from typing import TYPE_CHECKING, TextIO
@@ -11,18 +10,41 @@ from axon_tasks.deploy.servers import flatten
 from axon_tasks.remote.text import sanitize
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from axon_tasks.deploy.engine import Report
     from axon_tasks.deploy.problems import Diagnosis
     from axon_tasks.deploy.run import Deployment
 
+#: Servers that a step's line names one by one.
+_MOST_SERVERS = 8
 
-def _style(stream: TextIO, text: str, code: str) -> str:
+
+def style(stream: TextIO, text: str, code: str) -> str:
     """SGR colours (ECMA-48) on a terminal only, and not if NO_COLOR is set (no-color.org)."""
     import os
 
     return f"\x1b[{code}m{text}\x1b[0m" if stream.isatty() and not os.environ.get("NO_COLOR") else text
+
+
+def write_line(stream: TextIO, text: str) -> bool:
+    """One line, at once: a pipe must not hold it back.
+
+    Returns:
+        Whether somebody may have read it. A reader that has gone (`| head`) must not end a deploy half-way.
+    """
+    try:
+        stream.write(fitting(stream, text) + "\n")
+        stream.flush()
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def fitting(stream: TextIO, text: str) -> str:
+    """The text in characters that a stream can show; what it cannot becomes a question mark."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    return text.encode(encoding, errors="replace").decode(encoding)
 
 
 class Progress:
@@ -30,23 +52,25 @@ class Progress:
 
     Args:
         stream: Where to write.
+        environment: Stands before each line, where several environments write to the same stream.
     """
 
-    def __init__(self, stream: TextIO | None = None) -> None:
+    def __init__(self, stream: TextIO | None = None, environment: str = "") -> None:
         self.stream = stream or sys.stdout
+        self.prefix = f"{environment}  " if environment else ""
 
     def line(self, text: str) -> None:
-        """One line, at once: a pipe must not hold it back."""
-        encoding = getattr(self.stream, "encoding", None) or "utf-8"
-        # A reader that has gone (`| head`) or a terminal without these characters must not end a deploy half-way.
-        with contextlib.suppress(OSError, ValueError):
-            self.stream.write(text.encode(encoding, errors="replace").decode(encoding) + "\n")
-            self.stream.flush()
+        """One line, at once."""
+        write_line(self.stream, text)
 
-    def started(self, step: str) -> None:
-        """On a terminal the long steps announce themselves."""
-        if step == "pull" and self.stream.isatty():
-            self.line(_style(self.stream, "  pulling the image…", "2"))
+    def started(self, step: str, servers: Sequence[str] = ()) -> None:
+        """A line for what is about to be done would only be noise."""
+
+    def server(self, step: str, server: str, state: str) -> None:
+        """The step's line tells it."""
+
+    def progress(self, step: str, server: str, text: str) -> None:
+        """The step's line tells how it ended."""
 
     def finished(self, step: str, seconds: float, report: Report) -> None:
         """The step's line, and one more for each part that people know by its own name."""
@@ -56,24 +80,34 @@ class Progress:
             self._step(name, max(part.servers.values(), default=0.0), part)
 
     def _step(self, step: str, seconds: float, report: Report) -> None:
-        name = _style(self.stream, f"{step:<8}", "32")
         where = _servers(report.servers)
-        told = " · ".join(part for part in (where, sanitize(report.note)) if part)
-        self.line(f"  {name} {seconds:6.2f} s  {told}")
+        told = " · ".join(part for part in (where, one_line(report.note)) if part)
+        self._say(step, "32", f"{seconds:6.2f} s  {told}")
 
     def failed(self, step: str, seconds: float, error: BaseException) -> None:
         """The step's line; the reason stands at the end, with the others."""
         word = "failed" if flatten([error]) else "ended early"
-        self.line(f"  {_style(self.stream, f'{step:<8}', '31')} {seconds:6.2f} s  {word}")
+        self._say(step, "31", f"{seconds:6.2f} s  {word}")
 
     def message(self, server: str, text: str) -> None:
         """Something to know while waiting."""
-        self.line(f"  {server}: {sanitize(text)}")
+        self.line(f"  {self.prefix}{server}: {one_line(text)}")
+
+    def _say(self, step: str, colour: str, told: str) -> None:
+        self.line(f"  {self.prefix}{style(self.stream, f'{step:<8}', colour)} {told}".rstrip())
+
+
+def one_line(text: str) -> str:
+    """What a server said, safe to print, on one line."""
+    return " ".join(sanitize(text).split())
 
 
 def _servers(seconds: Mapping[str, float]) -> str:
     if len(seconds) < 2:  # noqa: PLR2004  (one server's time is the step's own)
         return ", ".join(seconds)
+    if len(seconds) > _MOST_SERVERS:
+        slowest = max(seconds, key=lambda name: seconds[name])
+        return f"{len(seconds)} servers {min(seconds.values()):.2f} to {seconds[slowest]:.2f} ({slowest})"
     return ", ".join(f"{name} {value:.2f}" for name, value in seconds.items())
 
 
