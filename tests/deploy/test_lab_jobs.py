@@ -61,7 +61,7 @@ def test_a_killed_deployer_leaves_its_job(product: Product, prod: dict[str, Any]
     """Killed right after the prompt is back, the clean-up still ends; another machine finds its log and exit status."""
     prod["app"] = ["app1"]
     product.serve("v1")
-    with slow_request(product, 5):
+    with slow_request(product, 8):
         deployer = product.begin("deploy", "--env=prod", "--tag=v2")
         assert deployer.stdout is not None
         seen = []
@@ -72,7 +72,8 @@ def test_a_killed_deployer_leaves_its_job(product: Product, prod: dict[str, Any]
         os.kill(deployer.pid, signal.SIGKILL)
         deployer.communicate(timeout=30)
         code, (running,) = listed(product)
-    assert (0, "running", -signal.SIGKILL) == (code, running["state"], deployer.returncode), seen
+    assert (0, "running") == (code, running["state"]), seen
+    assert deployer.returncode in {0, -signal.SIGKILL}  # it may have been the faster one: then it had ended
     assert 0 == product.fab("jobs.wait", "--env=prod", f"--job={running['id']}", "--timeout=40s").returncode
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
