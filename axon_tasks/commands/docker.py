@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from axon_tasks.commands import naming
-from axon_tasks.commands.shell import centiseconds, command, script
+from axon_tasks.commands.shell import Learnt, Var, Word, centiseconds, command, joined, script, text
+from axon_tasks.config import ImageReference
 
 if TYPE_CHECKING:
     from axon_tasks.config import Environment, Registry
@@ -25,10 +26,9 @@ class Candidate:
         environment: The environment it belongs to.
         release: The release's id.
         slot: `a` or `b`.
-        port: The host port.
+        port: The host port, as text: in a plan it may not be known yet.
         address: The address that nginx uses, where the container is published.
-        image: The reference to run: by digest, so that every server runs the same bytes.
-        reference: The reference as people wrote it, with its tag.
+        reference: The reference as people wrote it, with its tag; what runs is the digest, the same on every server.
         bind: The address to publish on; `0.0.0.0` if the host has no private address.
         digest: The image's digest.
     """
@@ -36,9 +36,8 @@ class Candidate:
     environment: Environment
     release: str
     slot: str
-    port: int
+    port: str
     address: str
-    image: str
     reference: str
     bind: str
     digest: str
@@ -47,6 +46,11 @@ class Candidate:
     def container(self) -> str:
         """The container's name."""
         return naming.container_name(self.environment.product, self.environment.name, self.release)
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """What differs from one release to the next: the shell variables of its scripts."""
+        return {"release": self.release, "slot": self.slot, "port": self.port, "digest": self.digest}
 
     @property
     def probe_address(self) -> str:
@@ -63,9 +67,17 @@ def _place(environment: Environment) -> dict[str, str]:
     }
 
 
+#: The name of a release's container in a script, from the variables that stand before it.
+_CONTAINER: Word = (Var("product"), "-", Var("environment"), "-", Var("release"))
+
+
 def info() -> str:
-    """The daemon's version; fails, with a reason, where docker is missing, stopped or forbidden."""
-    return command("docker", "version", "--format", "{{.Server.Version}}")
+    """The daemon's version, and the free space where it keeps its data in KiB (POSIX df -Pk).
+
+    Fails, with a reason, where docker is missing, stopped or forbidden. One call of the program answers both: starting
+    it is what takes the time.
+    """
+    return script("docker_info", ("docker",))
 
 
 def containers() -> str:
@@ -79,11 +91,6 @@ def env_file(path: str) -> str:
     """Whether the environment file is there and readable for the user that runs docker."""
     where = shlex.quote(path)
     return f"if [ ! -e {where} ]; then echo missing; elif [ ! -r {where} ]; then echo unreadable; else echo ok; fi"
-
-
-def free_space() -> str:
-    """Free space of the file systems that an image and its containers need, in KiB (POSIX df -Pk)."""
-    return "df -Pk \"$(docker info --format '{{.DockerRootDir}}')\" | awk 'NR == 2 { print $4 }'"
 
 
 def reserved_ports(environment: Environment) -> str:
@@ -103,50 +110,51 @@ def reserve_ports(environment: Environment) -> str:
     )
 
 
-def pull(image: str, registry: Registry | None) -> str:
+def pull(image: Word, registry: Registry | None, **values: str) -> str:
     """Pull an image with credentials that exist for this command alone.
 
     The password comes on stdin, and Docker's configuration is a private directory that is removed at the end:
     `docker login` would leave it in ~/.docker/config.json, base64 being no protection.
+
+    Args:
+        image: The reference; it may contain variables.
+        registry: The login, if the registry asks for one.
+        values: The variables.
     """
-    # A shell that is ended runs its EXIT trap only if the signal is trapped, too (dash).
-    lines = ["trap 'exit 1' HUP INT TERM PIPE"]
-    if registry is not None:
-        lines += [
-            "DOCKER_CONFIG=$(mktemp -d) || exit 30",
-            "export DOCKER_CONFIG",
-            "trap 'rm -rf \"$DOCKER_CONFIG\"' EXIT",
-            command(
-                "docker", "login", "--username", registry.username, "--password-stdin", registry.server or ""
-            )
-            + " >/dev/null || exit 33",
-        ]
-    lines += [
-        command("docker", "pull", "--quiet", image) + " || exit 34",
-        command("docker", "image", "inspect", "--format", "{{json .RepoDigests}} {{.Id}}", image),
-    ]
-    return "\n".join(lines)
+    return script(
+        "pull_image",
+        ("docker",),
+        registry_user=registry.username if registry else "",
+        registry_server=(registry.server or "") if registry else "",
+        **values,
+        image=image,
+    )
 
 
-def run_arguments(candidate: Candidate) -> list[str]:
+def by_digest(reference: str) -> Word:
+    """The image by its digest: the same bytes on every server, whatever happens to the tag."""
+    return (ImageReference.parse(reference).name, "@", Var("digest"))
+
+
+def run_arguments(candidate: Candidate) -> list[Word]:
     """The arguments of `docker run -d` for a candidate, without any secret: those come on stdin."""
     environment, container = candidate.environment, candidate.environment.container
-    labels = {
+    labels: dict[str, Word] = {
         **container.labels,
         "axon.product": environment.product,
         "axon.environment": environment.name,
-        "axon.release": candidate.release,
+        "axon.release": (Var("release"),),
         "axon.role": "app",
-        "axon.slot": candidate.slot,
-        "axon.port": str(candidate.port),
+        "axon.slot": (Var("slot"),),
+        "axon.port": (Var("port"),),
         "axon.container_port": str(container.port),
         "axon.image": candidate.reference,
-        "axon.digest": candidate.digest,
+        "axon.digest": (Var("digest"),),
     }
     bind = f"[{candidate.bind}]" if ":" in candidate.bind else candidate.bind
-    arguments = [
-        "--name", candidate.container,
-        "--publish", f"{bind}:{candidate.port}:{container.port}",
+    arguments: list[Word] = [
+        "--name", (f"{environment.product}-{environment.name}-", Var("release")),
+        "--publish", (f"{bind}:", Var("port"), f":{container.port}"),
         # Nothing that has not been healthy yet may come back by itself.
         "--restart", "no",
         "--log-driver", container.log.driver,
@@ -155,7 +163,7 @@ def run_arguments(candidate: Candidate) -> list[str]:
         arguments += ["--log-opt", f"max-size={container.log.max_size}"]
         arguments += ["--log-opt", f"max-file={container.log.max_file}"]
     for key, value in labels.items():
-        arguments += ["--label", f"{key}={value}"]
+        arguments += ["--label", (f"{key}=", *((value,) if isinstance(value, str) else value))]
     if environment.env_file:
         arguments += ["--env-file", environment.env_file]
     if container.env:
@@ -176,7 +184,12 @@ def run_arguments(candidate: Candidate) -> list[str]:
             arguments += [flag, str(setting)]
     if container.init:
         arguments.append("--init")
-    return [*arguments, candidate.image, *(container.command or ())]
+    return [*arguments, by_digest(candidate.reference), *(container.command or ())]
+
+
+def recorded_arguments(candidate: Candidate) -> list[str]:
+    """The same arguments as they were run, for the release's record."""
+    return [text(one, candidate.variables) for one in run_arguments(candidate)]
 
 
 def env_text(environment: Environment) -> str:
@@ -191,19 +204,25 @@ def _timing(environment: Environment) -> dict[str, str | float]:
     }
 
 
-def start(candidate: Candidate, *, now: bool = False) -> str:
-    """Run the candidate in its slot; a release that still drains there is waited for, or cut with `now`."""
-    values: dict[str, str | float] = {**_place(candidate.environment), **_timing(candidate.environment)}
+def start(candidate: Candidate, *, occupied: bool | Learnt, now: bool = False) -> str:
+    """Run the candidate in its slot; a release that still drains there is waited for, or cut with `now`.
+
+    Args:
+        candidate: What to run.
+        occupied: Whether the inspection found a container in the slot; looking again would cost a start of `docker`.
+        now: Do not wait for what drains there.
+    """
+    values: dict[str, Word | float] = {**_place(candidate.environment), **_timing(candidate.environment)}
     if now:
         values["drain_time"] = 0
     return script(
         f"start {command(*run_arguments(candidate))}",
         ("drain", "start"),
         **values,
-        release=candidate.release,
-        slot=candidate.slot,
-        port=candidate.port,
-        container=candidate.container,
+        **candidate.variables,
+        occupied=occupied,
+        container=_CONTAINER,
+        network=candidate.environment.container.network or "",
     )
 
 
@@ -226,9 +245,12 @@ def health(candidate: Candidate) -> str:
         "health",
         ("http", "health"),
         **probe_values(candidate.environment),
-        container=candidate.container,
-        address=candidate.probe_address,
+        product=candidate.environment.product,
+        environment=candidate.environment.name,
+        release=candidate.release,
         port=candidate.port,
+        container=_CONTAINER,
+        address=candidate.probe_address,
         health_time=centiseconds(settings.timeout),
         interval=f"{settings.interval:g}",
         successes=settings.successes,
@@ -262,13 +284,6 @@ def remove_release(environment: Environment, release: str, *, drain: bool = Fals
     )
 
 
-def retire(environment: Environment, container_ids: tuple[str, ...]) -> str:
+def retire(environment: Environment, container_ids: tuple[str, ...] | Learnt) -> str:
     """Drain, stop and remove the named containers; explicit ids, never "everything but the new one"."""
-    return script(
-        "\n".join(
-            [f"retire {command(one)} || retire_failed=1" for one in container_ids] + ["exit $retire_failed"]
-        ),
-        ("drain",),
-        **_timing(environment),
-        retire_failed=0,
-    )
+    return script("retire_all", ("drain",), **_timing(environment), containers=joined(container_ids))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from axon_tasks.commands import naming
 from axon_tasks.commands.docker import probe_values
-from axon_tasks.commands.shell import script
+from axon_tasks.commands.shell import Learnt, joined, script
 
 if TYPE_CHECKING:
     from jinja2 import Environment as Templates
@@ -53,6 +53,12 @@ def _templates() -> Templates:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+
+
+def warm_up() -> None:
+    """Have the templates ready before they are needed: importing Jinja2 takes longer than using it."""
+    for kind in ("upstream", "site"):
+        _templates().get_template(f"{kind}.conf.j2")
 
 
 def header(environment: Environment) -> str:
@@ -162,10 +168,10 @@ class Switch:
     release: str
     slot: str
     previous: str
-    targets: tuple[str, ...]
+    targets: tuple[str, ...] | Learnt
     files: Files
-    install: bool
-    site_ours: bool = True
+    install: bool | Learnt
+    site_ours: bool | Learnt = True
     expected_current: str = "any"
     reach: bool = True
 
@@ -181,13 +187,13 @@ def switch(wanted: Switch) -> str:
         release=wanted.release,
         slot=wanted.slot,
         previous=wanted.previous,
-        targets=" ".join(wanted.targets),
-        install=int(wanted.install),
+        targets=joined(wanted.targets),
+        install=wanted.install,
         upstream_text=wanted.files.upstream if wanted.install else "",
         site_text=wanted.files.site if wanted.install else "",
-        site_ours=int(wanted.site_ours),
+        site_ours=wanted.site_ours,
         expected_current=wanted.expected_current,
-        reach=int(wanted.reach),
+        reach=wanted.reach,
         http_port=environment.nginx.http_port,
         probe_path=PROBE_PATH,
         # A name that the site answers to; nginx would not match the asterisk itself.

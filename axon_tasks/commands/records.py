@@ -6,9 +6,11 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from axon_tasks.commands import naming
-from axon_tasks.commands.shell import script
+from axon_tasks.commands.shell import Learnt, script
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from axon_tasks.config import Environment
 
 
@@ -27,19 +29,18 @@ def hold_lock(environment: Environment, owner: dict[str, Any]) -> str:
     )
 
 
-def write_release(environment: Environment, release: str, record: dict[str, Any]) -> str:
+def write_release(environment: Environment, release: str, record: Mapping[str, Any] | Learnt) -> str:
     """Keep the release's record and note the deploy in the audit log."""
-    line = " ".join(
-        str(record[key]) for key in ("deployed_at", "deployed_by", "action", "id", "image") if record.get(key)
-    )
+    if isinstance(record, Learnt):
+        text: str = record
+        line: str = record
+    else:
+        text = json.dumps(record, sort_keys=True)
+        line = " ".join(
+            str(record[key])
+            for key in ("deployed_at", "deployed_by", "action", "id", "image")
+            if record.get(key)
+        )
     return script(
-        "make_state\n"
-        'mkdir -p "$state/releases" || fail 30 "cannot create $state/releases"\n'
-        'printf \'%s\\n\' "$record" | replace_file "$state/releases/$release.json" 644 || fail 30 "cannot write $state/releases"\n'
-        'printf \'%s\\n\' "$line" >>"$state/audit.log"',
-        (),
-        state=_state(environment),
-        release=release,
-        record=json.dumps(record, sort_keys=True),
-        line=line,
+        "write_release", ("records",), state=_state(environment), release=release, record=text, line=line
     )

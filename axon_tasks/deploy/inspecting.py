@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from axon_tasks.commands import docker, naming, nginx
 from axon_tasks.deploy import facts as parse
 from axon_tasks.deploy import problems
-from axon_tasks.deploy.engine import Report
+from axon_tasks.deploy.engine import Report, Step
 from axon_tasks.deploy.problems import must
 from axon_tasks.deploy.run import SHORT, durations
 from axon_tasks.deploy.servers import ServersFailedError
@@ -15,30 +15,58 @@ from axon_tasks.errors import AxonError, StepFailedError
 from axon_tasks.remote import Batch
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from axon_tasks.deploy.run import Deployment
     from axon_tasks.remote import BatchResult
 
 
-def inspect(run: Deployment, *, reserve: bool = True) -> Report:
+def inspect_step(run: Deployment, needs: tuple[str, ...] = (), *, reserve: bool = True) -> Step:
     """Ask all servers at the same time: what serves, what runs, what is missing.
 
     Args:
         run: The run, which learns what was found.
+        needs: The steps before it.
         reserve: Whether app servers may choose their two ports; without it nothing is changed.
+    """
+    environment = run.environment
+
+    def batch(server: str) -> Batch:
+        asked = Batch("inspect")
+        if server in environment.system:
+            _ask_system(run, asked)
+        if server in environment.app:
+            _ask_app(run, asked, reserve=reserve)
+        return asked
+
+    def learn(results: Mapping[str, BatchResult]) -> Report:
+        _learn(run, results)
+        return Report(_inspection_note(run), durations(results))
+
+    return Step(
+        "inspect",
+        "ask every server what serves, what runs and what is missing",
+        needs,
+        servers=environment.servers,
+        reads=frozenset(
+            {f"{server}:nginx of {environment.name}" for server in environment.system}
+            | {f"{server}:containers of {environment.name}" for server in environment.app}
+        ),
+        changes=frozenset(f"{server}:ports" for server in environment.app) if reserve else frozenset(),
+        # It is short, and what it finds tells what serves if something else fails.
+        otherwise="finish",
+        batch=batch,
+        timeout=lambda: SHORT,
+        learn=learn,
+    )
+
+
+def _learn(run: Deployment, results: Mapping[str, BatchResult]) -> None:
+    """Take over what was found.
 
     Raises:
-        ServersFailedError: A server lacks something, or did not answer; every fault is told.
+        ServersFailedError: A server lacks something; every fault is told.
     """
-
-    def ask(server: str) -> BatchResult:
-        batch = Batch("inspect")
-        if server in run.environment.system:
-            _ask_system(run, batch)
-        if server in run.environment.app:
-            _ask_app(run, batch, reserve=reserve)
-        return run.servers.run(server, batch, timeout=SHORT, abortable=False)
-
-    results = run.servers.each((*run.environment.system, *run.environment.app), ask)
     errors: list[AxonError] = []
     for server, result in results.items():
         try:
@@ -53,7 +81,6 @@ def inspect(run: Deployment, *, reserve: bool = True) -> Report:
     if errors:
         raise ServersFailedError(errors)
     run.previous = _serving_slot(run)
-    return Report(_inspection_note(run), durations(results))
 
 
 def _disagreement(run: Deployment) -> list[AxonError]:
@@ -82,7 +109,6 @@ def _ask_app(run: Deployment, batch: Batch, *, reserve: bool) -> None:
     ports = docker.reserve_ports if reserve else docker.reserved_ports
     batch.add(docker.info(), label="docker")
     batch.add(docker.containers(), label="containers")
-    batch.add(docker.free_space(), label="free")
     batch.add(ports(run.environment), label="ports")
     if run.environment.env_file:
         batch.add(docker.env_file(run.environment.env_file), label="env_file")
@@ -118,10 +144,11 @@ def _read_app(run: Deployment, server: str, result: BatchResult) -> parse.AppFac
     for label, doing in (("docker", "asking Docker"), ("containers", "listing containers"),
                          ("ports", "choosing ports")):  # fmt: skip
         must(server, doing, result[label])
-    free = result["free"].stdout.strip()
+    told = parse.pairs(result["docker"].stdout)
+    free = told.get("free", "")
     return parse.AppFacts(
         server=server,
-        docker=result["docker"].stdout.strip(),
+        docker=told.get("version", ""),
         free_bytes=int(free) * 1024 if free.isdecimal() else 0,
         env_file=result["env_file"].stdout.strip() if run.environment.env_file else "ok",
         ports=parse.parse_ports(server, result["ports"].stdout),

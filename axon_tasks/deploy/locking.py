@@ -3,57 +3,59 @@
 from __future__ import annotations
 
 import json
-import threading
-import time
 from typing import TYPE_CHECKING
 
 from axon_tasks.commands import records
 from axon_tasks.deploy import facts as parse
 from axon_tasks.deploy import problems
-from axon_tasks.deploy.engine import Report
+from axon_tasks.deploy.engine import Report, Step
 from axon_tasks.deploy.release import utc_now, who
+from axon_tasks.deploy.run import durations
 from axon_tasks.errors import LockedError, StepFailedError
 from axon_tasks.remote import Batch, sanitize
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from axon_tasks.deploy.run import Deployment
+    from axon_tasks.remote import BatchResult
 
 #: Exit status of the lock script when somebody else holds it.
 LOCK_TAKEN = 75
 
 
-def hold_lock(run: Deployment) -> Report:
-    """Take the environment's lock on the first system server; it is held as long as the connection lives.
-
-    Raises:
-        LockedError: Somebody else holds it; says who, since when, and for what.
-    """
+def lock_step(run: Deployment, needs: tuple[str, ...] = ()) -> Step:
+    """Take the environment's lock on the first system server; it is held as long as the run's connection lives."""
     server = run.environment.system[0]
-    owner = {"who": who(), "since": utc_now(), "command": run.options.command or "deploy"}
-    began = time.monotonic()
-    batch = Batch("lock", sudo=True).add(records.hold_lock(run.environment, owner), label="lock")
-    answered, said = threading.Event(), bytearray()
 
-    def listen(_label: str, stream: str, chunk: bytes) -> None:
-        if stream == "stdout":
-            said.extend(chunk)
-            if b"locked=yes" in said:
-                answered.set()
+    def batch(_server: str) -> Batch:
+        owner = {"who": who(), "since": utc_now(), "command": run.options.command or "deploy"}
+        return Batch("lock", sudo=True).add(records.hold_lock(run.environment, owner), label="lock")
 
-    lock = batch.start(run.servers.fleet[server], on_output=listen)
-    while not answered.wait(0.02):
-        if lock.done():
-            break
-    if not answered.is_set():
-        section = lock.result()["lock"]
+    def check(server: str, result: BatchResult) -> None:
+        section = result["lock"]
         if section.exit_code == LOCK_TAKEN:
             raise _locked(run, server, section.stdout)
-        raise problems.explain(
-            server, "taking the lock", section.stderr or section.stdout, code=section.exit_code
-        )
-    run.lock = lock
-    run.under_lock = parse.pairs(said.decode(errors="replace"))
-    return Report(servers={server: time.monotonic() - began})
+        if not section.ok:
+            raise problems.explain(
+                server, "taking the lock", section.stderr or section.stdout, code=section.exit_code
+            )
+
+    def learn(results: Mapping[str, BatchResult]) -> Report:
+        run.under_lock = parse.pairs(results[server]["lock"].stdout)
+        return Report(servers=durations(results))
+
+    return Step(
+        "lock",
+        "take the lock of the environment, or say who has it",
+        needs,
+        servers=(server,),
+        changes=frozenset({f"{server}:lock of {run.environment.name}"}),
+        batch=batch,
+        holds="locked=yes",
+        check=check,
+        learn=learn,
+    )
 
 
 def _locked(run: Deployment, server: str, told: str) -> LockedError:
@@ -86,15 +88,8 @@ def must_hold(run: Deployment) -> None:
     Raises:
         StepFailedError: The connection that held it is gone.
     """
-    if run.lock is not None and run.lock.done():
+    if run.servers.lost:
         raise StepFailedError(
             f"{run.environment.name}: the lock was lost, because its connection to {run.environment.system[0]} broke",
             hint="Deploy again.",
         )
-
-
-def release_lock(run: Deployment) -> None:
-    """Give the lock back; a connection that is gone has done so already."""
-    if run.lock is not None:
-        run.lock.cancel()
-        run.lock = None

@@ -1,29 +1,36 @@
-"""The plan of a deploy: its steps and what they need."""
+"""Plans: which steps a deploy has, and what they need of each other. Everything else runs at the same time."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from axon_tasks.deploy.engine import Step
-from axon_tasks.deploy.inspecting import inspect
-from axon_tasks.deploy.locking import hold_lock
-from axon_tasks.deploy.staging import stage
-from axon_tasks.deploy.starting import pull, start
-from axon_tasks.deploy.switching import record, retire, switch
+from axon_tasks.deploy.inspecting import inspect_step
+from axon_tasks.deploy.locking import lock_step
+from axon_tasks.deploy.staging import plan_step, stage_step
+from axon_tasks.deploy.starting import pull_step, start_step
+from axon_tasks.deploy.switching import record_step, retire_step, switch_step, wait_step
 
 if TYPE_CHECKING:
+    from axon_tasks.deploy.engine import Step
     from axon_tasks.deploy.run import Deployment
 
 
 def steps(run: Deployment) -> tuple[Step, ...]:
-    """The plan of a deploy: what needs what. Everything else runs at the same time."""
+    """The plan of a deploy.
+
+    Raises:
+        UsageError: No version was named, neither on the command line nor in `hosts.yml`.
+    """
+    waited = run.options.wait or run.options.sequential
     return (
-        Step("lock", (), lambda: hold_lock(run)),
-        Step("inspect", (), lambda: inspect(run)),
-        Step("pull", (), lambda: pull(run)),
-        Step("stage", ("inspect",), lambda: stage(run)),
-        Step("start", ("lock", "stage", "pull"), lambda: start(run)),
-        Step("switch", ("start",), lambda: switch(run)),
-        Step("record", ("switch",), lambda: record(run)),
-        Step("retire", ("switch",), lambda: retire(run)),
+        lock_step(run),
+        inspect_step(run),
+        pull_step(run),
+        plan_step(run, ("lock", "inspect")),
+        stage_step(run, ("plan",)),
+        start_step(run, ("plan", "pull")),
+        switch_step(run, ("stage", "start")),
+        record_step(run, ("switch",)),
+        retire_step(run, ("switch",)),
+        *((wait_step(run, ("retire",)),) if waited else ()),
     )

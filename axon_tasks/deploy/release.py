@@ -24,7 +24,7 @@ class Release:
         digest: The image's digest: the same bytes on every server.
         slot: `a` or `b`.
         containers: Container name per app server.
-        ports: Host port per app server.
+        ports: Host port per app server, as text.
     """
 
     id: str
@@ -32,7 +32,7 @@ class Release:
     digest: str
     slot: str
     containers: Mapping[str, str]
-    ports: Mapping[str, int]
+    ports: Mapping[str, str]
 
     @property
     def tag(self) -> str:
@@ -54,7 +54,7 @@ class Release:
             "digest": self.digest,
             "slot": self.slot,
             "servers": {
-                server: {"container": name, "port": self.ports[server], "run": arguments.get(server, [])}
+                server: {"container": name, "port": int(self.ports[server]), "run": arguments.get(server, [])}
                 for server, name in self.containers.items()
             },
             "action": action,

@@ -11,11 +11,13 @@ from axon_tasks.deploy.release import Release
 from axon_tasks.errors import StepFailedError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from axon_tasks.config import Environment, Project
     from axon_tasks.deploy import facts as parse
     from axon_tasks.deploy.engine import Listener
     from axon_tasks.deploy.servers import Servers
-    from axon_tasks.remote import BatchResult, PendingBatch
+    from axon_tasks.remote import BatchResult
 
 #: Seconds for what should take a moment: an inspection, a record.
 SHORT = 60.0
@@ -28,12 +30,18 @@ class Options:
     Attributes:
         tag: The tag to deploy; None for the environment's own.
         now: Whether to cut what still drains in the slot that is needed.
+        wait: Whether to wait until the old release has been removed.
+        sequential: One step, one server and one command after the other.
         command: The command line, for the lock's owner.
+        run_id: The run's id: its background jobs have it in their names, so that none runs twice.
     """
 
     tag: str | None = None
     now: bool = False
+    wait: bool = False
+    sequential: bool = False
     command: str = ""
+    run_id: str = ""
 
 
 @dataclass
@@ -46,6 +54,8 @@ class Deployment:
         servers: The connections.
         listener: Is told about the progress.
         options: What the command line says.
+        warnings: What went wrong without being a failure, for the end.
+        preview: Nothing was asked: what servers would tell is only named.
     """
 
     project: Project
@@ -63,10 +73,10 @@ class Deployment:
     switched_on: set[str] = field(default_factory=set)
     uncertain: bool = False
     tried: bool = False
-    started: set[str] = field(default_factory=set)
     retiring: dict[str, str] = field(default_factory=dict)
-    lock: PendingBatch | None = None
     under_lock: dict[str, str] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    preview: bool = False
     files: dict[str, nginx.Files] = field(default_factory=dict)
 
     @property
@@ -113,7 +123,6 @@ class Deployment:
             slot=release.slot,
             port=release.ports[server],
             address=host.upstream_address,
-            image=by_digest(release.reference, release.digest),
             reference=release.reference,
             bind=host.private_address or "0.0.0.0",  # noqa: S104  (without a private address nginx comes from outside)
             digest=release.digest,
@@ -147,7 +156,7 @@ class Deployment:
             digest=one.digest,
             slot=slot,
             containers={server: containers[0].name for server, containers in found.items()},
-            ports={server: containers[0].port for server, containers in found.items()},
+            ports={server: str(containers[0].port) for server, containers in found.items()},
         )
         return True
 
@@ -169,11 +178,6 @@ def repository_of(reference: str) -> str:
     return ImageReference.parse(reference).name
 
 
-def by_digest(reference: str, digest: str) -> str:
-    """The image by its digest: the same bytes on every server, whatever happens to the tag."""
-    return f"{repository_of(reference)}@{digest}"
-
-
-def durations(results: dict[str, BatchResult]) -> dict[str, float]:
+def durations(results: Mapping[str, BatchResult]) -> dict[str, float]:
     """Seconds per server, as measured there."""
     return {name: one.duration for name, one in results.items()}

@@ -1,26 +1,31 @@
-"""Runs a deploy from the first connection to the last, whatever happens in between."""
+"""Runs deploys from the first connection to the last, whatever happens in between."""
 
 from __future__ import annotations
 
+import threading
+import time
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from axon_tasks.deploy.engine import execute
-from axon_tasks.deploy.locking import release_lock
-from axon_tasks.deploy.plan import steps
-from axon_tasks.deploy.problems import DeployFailedError
-from axon_tasks.deploy.run import Deployment, Options
-from axon_tasks.deploy.servers import Servers, flatten
-from axon_tasks.deploy.starting import undo
+from axon_tasks.commands import nginx
+from axon_tasks.deploy import plan, preview
+from axon_tasks.deploy.engine import Engine, Interruptible, Report, Step, nothing
+from axon_tasks.deploy.problems import DeployFailedError, must
+from axon_tasks.deploy.run import Deployment
+from axon_tasks.deploy.servers import Servers, ServersFailedError, flatten
+from axon_tasks.deploy.starting import undo_limit
 from axon_tasks.errors import AfterSwitchError, AxonError
 from axon_tasks.remote import Fleet
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from contextlib import AbstractContextManager
+    from collections.abc import Callable, Iterator, Sequence
 
     from axon_tasks.config import Environment, Project
-    from axon_tasks.deploy.engine import Listener
+    from axon_tasks.deploy.engine import Listener, Result
+    from axon_tasks.deploy.run import Options
+    from axon_tasks.deploy.timeline import Recorder
+    from axon_tasks.remote import BatchResult
 
 
 class InterruptedRunError(AxonError):
@@ -29,57 +34,278 @@ class InterruptedRunError(AxonError):
     exit_code = 130
 
 
-def session(
-    project: Project, environment: Environment, options: Options, listener: Listener
-) -> AbstractContextManager[Deployment]:
-    """Open what a run needs and close all of it at the end: connections, lock, threads."""
-    return _session(project, environment, options, listener)
+@dataclass
+class Outcome:
+    """How the deploy of one environment ended.
+
+    Attributes:
+        environment: Its name.
+        run: What was learnt.
+        error: Why it failed; None if it did not.
+        seconds: How long it took; 0 if it was never begun.
+    """
+
+    environment: str
+    run: Deployment
+    error: AxonError | None = None
+    seconds: float = 0.0
 
 
-@contextmanager
-def _session(
-    project: Project, environment: Environment, options: Options, listener: Listener
-) -> Iterator[Deployment]:
-    with Fleet(project) as fleet:
-        run = Deployment(project, environment, Servers(fleet), listener, options)
-        try:
-            yield run
-        finally:
-            release_lock(run)
-
-
-def deploy(project: Project, environment: Environment, options: Options, listener: Listener) -> Deployment:
-    """Deploy one environment.
+class Session:
+    """Several runs over one set of connections.
 
     Args:
         project: The settings of everything.
-        environment: What to deploy.
+        fleet: The connections, one per server.
+        recorder: Notes what was done when.
+        told: Called when somebody asks to stop, to say so.
+    """
+
+    def __init__(self, project: Project, fleet: Fleet, recorder: Recorder, told: Callable[[], None]) -> None:
+        self.project = project
+        self.fleet = fleet
+        self.recorder = recorder
+        self._told = told
+        self._span = recorder.begin("run", "run")
+        self._engines: list[Engine] = []
+        self._stopped = False
+        self._guard = threading.Lock()
+
+    def prepare(self, environment: Environment, options: Options, listener: Listener) -> Deployment:
+        """A run of one environment, with nothing contacted yet."""
+        span = self.recorder.begin(
+            "environment", environment.name, parent=self._span, environment=environment.name
+        )
+        servers = Servers(
+            self.fleet,
+            listener,
+            self.recorder,
+            environment=environment.name,
+            span=span,
+            sequential=options.sequential,
+        )
+        return Deployment(self.project, environment, servers, listener, options)
+
+    def run(self, run: Deployment, steps: Sequence[Step]) -> AxonError | None:
+        """Run a plan to its end, and take back what it has started if it failed before its commit.
+
+        Returns:
+            Why it failed, or None.
+        """
+        engine = Engine(steps, run.servers, run.listener, sequential=run.options.sequential)
+        try:
+            result = self.drive(engine)
+        except Exception:
+            # A defect of ours must not leave more behind than a failure does.
+            undo(run, engine.result.begun)
+            raise
+        finally:
+            run.servers.ended("ok" if not engine.result.errors else "failed")
+        return verdict(run, result)
+
+    def drive(self, engine: Engine) -> Result:
+        """Run an engine that `interrupt` reaches, also if it was called before."""
+        with self._guard:
+            self._engines.append(engine)
+            if self._stopped:
+                engine.interrupt()
+        return engine.run()
+
+    def interrupt(self) -> None:
+        """Ask every run to stop: before its switch it is undone, after it it is finished."""
+        with self._guard:
+            self._stopped = True
+            engines = tuple(self._engines)
+        self._told()
+        for engine in engines:
+            engine.interrupt()
+
+    def guarded(self, work: Callable[[], object]) -> None:
+        """Do something with the main thread free for Ctrl-C.
+
+        Raises:
+            InterruptedRunError: Ctrl-C was pressed a second time, and the connections were cut.
+        """
+        try:
+            Interruptible(self.interrupt, self.fleet.close).run(work)
+        except KeyboardInterrupt:
+            raise InterruptedRunError(
+                "Interrupted twice: the connections were cut, and what was started may still be there.",
+                hint="Look: fab steps.inspect --env=NAME; the next deploy, or invoke cleanup, removes what is left.",
+            ) from None
+
+
+@contextmanager
+def session(project: Project, recorder: Recorder, told: Callable[[], None] = nothing) -> Iterator[Session]:
+    """Open what runs need and close all of it at the end: connections, locks, threads.
+
+    Args:
+        project: The settings of everything.
+        recorder: Notes what was done when.
+        told: Called when somebody asks to stop, to say so.
+    """
+    # Needed in a moment, and slow to import: it happens while the first connections are waited for.
+    threading.Thread(target=nginx.warm_up, name="axon-templates", daemon=True).start()
+    with Fleet(project) as fleet:
+        yield Session(project, fleet, recorder, told)
+
+
+def alone(
+    project: Project,
+    environment: Environment,
+    options: Options,
+    listener: Listener,
+    recorder: Recorder,
+    plan_of: Callable[[Deployment], Sequence[Step]],
+    told: Callable[[], None] = nothing,
+) -> Deployment:
+    """Run another plan than that of a deploy, for one environment.
+
+    Args:
+        project: The settings of everything.
+        environment: Where.
         options: What the command line says.
         listener: Is told about the progress.
-
-    Returns:
-        The run, with everything it has learnt.
+        recorder: Notes what was done when.
+        plan_of: Makes the plan.
+        told: Called when somebody asks to stop, to say so.
 
     Raises:
-        DeployFailedError: Something failed; before the switch what was started has been removed again.
-        InterruptedRunError: Ctrl-C.
+        AxonError: It failed; what it had started is removed again.
     """
-    with session(project, environment, options, listener) as run:
-        _ = run.reference  # a missing or impossible tag is told before any server is contacted
+    with session(project, recorder, told) as opened:
+        run = opened.prepare(environment, options, listener)
+        steps = plan_of(run)  # a missing tag is told before any server is contacted
+        failed: list[AxonError | None] = []
         try:
-            errors = flatten(execute(steps(run), listener, run.servers.abort))
-        except KeyboardInterrupt:
-            left = undo(run)
-            raise InterruptedRunError("\n".join(["Interrupted.", *map(str, left), outcome(run)])) from None
-        except Exception:
-            undo(run)
-            raise
-        if errors:
-            left = undo(run)
-            if run.switched:
-                errors = [_after_switch(error) for error in errors]
-            raise DeployFailedError([*errors, *left], outcome(run))
+            opened.guarded(lambda: failed.append(opened.run(run, steps)))
+        finally:
+            run.servers.close()
+        for error in failed:
+            if error is not None:
+                raise error
     return run
+
+
+def deploy(
+    project: Project,
+    environments: Sequence[Environment],
+    options: Options,
+    listener: Callable[[str], Listener],
+    recorder: Recorder,
+    told: Callable[[], None] = nothing,
+) -> list[Outcome]:
+    """Deploy environments, side by side where they share no app server, in the order given where they do.
+
+    Args:
+        project: The settings of everything.
+        environments: What to deploy.
+        options: What the command line says.
+        listener: Gives the one who is told about the progress, by the environment's name.
+        recorder: Notes what was done when.
+        told: Called when somebody asks to stop, to say so.
+
+    Returns:
+        How each of them ended, in the order given; one that fails stops no other.
+
+    Raises:
+        UsageError: No version was named for one of them; nothing was contacted.
+        InterruptedRunError: Ctrl-C was pressed twice.
+    """
+    for environment in environments:
+        environment.image_reference(options.tag)
+    with session(project, recorder, told) as opened:
+        runs = [opened.prepare(one, options, listener(one.name)) for one in environments]
+        outcomes = {run.environment.name: Outcome(run.environment.name, run, not_begun(run)) for run in runs}
+        engine = Engine([_whole(run) for run in runs], _Together(opened, outcomes), preview.Silent())
+        try:
+            opened.guarded(lambda: opened.drive(engine))
+        finally:
+            for run in runs:
+                run.servers.close()
+    return list(outcomes.values())
+
+
+def _whole(run: Deployment) -> Step:
+    """The deploy of an environment as one step: it has its app servers for itself, and its slots."""
+    return Step(
+        run.environment.name,
+        f"deploy {run.environment.name}",
+        servers=run.environment.servers,
+        changes=frozenset(f"{server}:app server" for server in run.environment.app),
+    )
+
+
+class _Together:
+    """Performs the deploys of several environments; none of them fails for the others."""
+
+    def __init__(self, opened: Session, outcomes: dict[str, Outcome]) -> None:
+        self._opened = opened
+        self._outcomes = outcomes
+
+    def perform(self, step: Step) -> Report:
+        """Deploy one environment to its end."""
+        outcome = self._outcomes[step.name]
+        began = time.monotonic()
+        try:
+            outcome.error = self._opened.run(outcome.run, plan.steps(outcome.run))
+        finally:
+            outcome.seconds = time.monotonic() - began
+        return Report()
+
+    def abort(self) -> None:
+        """Nothing: an interruption reaches each run by itself."""
+
+
+def not_begun(run: Deployment) -> AxonError:
+    """What is told of an environment whose turn did not come."""
+    return InterruptedRunError(f"{run.environment.name}: not begun; nothing was changed.")
+
+
+def verdict(run: Deployment, result: Result) -> AxonError | None:
+    """Turn the end of a plan into what people are told; what was started is taken back unless it serves."""
+    errors = flatten(result.errors)
+    if not errors and not result.interrupted:
+        return None
+    left = [] if result.committed else undo(run, result.begun)
+    told = outcome(run)
+    if result.interrupted:
+        if result.committed:
+            words = "Interrupted after the switch: the new release serves, and the run was finished."
+        else:
+            words = "Interrupted before the switch: what was started has been taken back."
+        return InterruptedRunError("\n".join([words, *map(str, [*errors, *left]), told]))
+    if run.switched:
+        errors = [_after_switch(error) for error in errors]
+    return DeployFailedError([*errors, *left], told)
+
+
+def undo(run: Deployment, begun: Sequence[Step]) -> list[AxonError]:
+    """Take back what the steps of a run have started, the last one first, unless it may serve.
+
+    Returns:
+        What could not be taken back, and on which server.
+    """
+    if run.switched or run.uncertain:
+        return []
+    run.servers.resume()
+    errors: list[AxonError] = []
+    for step in reversed(begun):
+        servers = sorted(run.servers.begun.get(step.name, ())) if step.undo is not None else []
+        try:
+            run.servers.each(servers, lambda server, step=step: _undo_one(run, step, server))  # type: ignore[misc]
+        except ServersFailedError as error:
+            errors += error.errors
+    return errors
+
+
+def _undo_one(run: Deployment, step: Step, server: str) -> BatchResult:
+    assert step.undo is not None  # noqa: S101  (asked by the caller)
+    batch = step.undo(server)
+    result = run.servers.run(server, batch, timeout=undo_limit(run), abortable=False)
+    for section in result.values():
+        must(server, f"taking back the step {step.name}", section)
+    return result
 
 
 def _after_switch(error: AxonError) -> AxonError:

@@ -1,17 +1,27 @@
-"""Batches to the servers of one run: started together, cancelled together, their failures told together."""
+"""Steps to the servers of one run: started together, ended together, their failures told together."""
 
 from __future__ import annotations
 
+import contextvars
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from axon_tasks.errors import AxonError
+from axon_tasks.remote import BatchResult, Section
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from axon_tasks.remote import Batch, BatchResult, Fleet, PendingBatch
+    from axon_tasks.deploy.engine import Listener, Report, Step
+    from axon_tasks.deploy.timeline import Recorder
+    from axon_tasks.remote import Batch, Connection, Fleet, PendingBatch
+
+    OnOutput = Callable[[str, str, bytes], None]
+
+#: Threads per step, however many servers it has.
+_THREADS = 32
 
 
 class ServersFailedError(AxonError):
@@ -37,18 +47,113 @@ def flatten(errors: Iterable[BaseException]) -> list[AxonError]:
     return list(told.values())
 
 
+class _Current(NamedTuple):
+    """What is being done in this thread: whose batch is recorded where, and whether it may be ended early."""
+
+    span: int | None = None
+    abortable: bool = True
+
+
+#: Outside of any step.
+_NOWHERE = _Current()
+_CURRENT: contextvars.ContextVar[_Current] = contextvars.ContextVar("axon_step", default=_NOWHERE)
+
+
 class Servers:
-    """Runs batches on the servers of a run, and can end all of them at once.
+    """Performs the steps of one run, and can end all of them at once.
 
     Args:
-        fleet: The connections; one per server.
+        fleet: The connections, one per server; runs that go on at the same time share it.
+        listener: Is told when a server's part of a step begins and ends.
+        recorder: Notes what was done when.
+        environment: Whose run it is, for the recorder.
+        span: The environment's own span there.
+        sequential: One server after the other, and one command per round trip: for debugging, and to compare with.
     """
 
-    def __init__(self, fleet: Fleet) -> None:
+    def __init__(
+        self,
+        fleet: Fleet,
+        listener: Listener,
+        recorder: Recorder,
+        *,
+        environment: str = "",
+        span: int | None = None,
+        sequential: bool = False,
+    ) -> None:
         self.fleet = fleet
+        self.begun: dict[str, set[str]] = {}
+        self._listener = listener
+        self._recorder = recorder
+        self._environment = environment
+        self._span = span
+        self._sequential = sequential
+        self._held: list[PendingBatch] = []
         self._running: set[PendingBatch] = set()
         self._guard = threading.Lock()
         self._aborted = False
+
+    def perform(self, step: Step) -> Report:
+        """Run one step: decide, send each server its batch, judge, learn.
+
+        Raises:
+            ServersFailedError: It failed on at least one server; every failure is in it.
+            AxonError: It failed before something was sent.
+        """
+        span = self._recorder.begin(
+            "step", step.name, parent=self._span, environment=self._environment, needs=step.needs
+        )
+        token = _CURRENT.set(_Current(span, step.otherwise == "abort"))
+        try:
+            report = self._perform(step)
+        except BaseException as error:
+            outcome = "failed" if flatten([error]) or not isinstance(error, AxonError) else "ended early"
+            self._recorder.end(span, outcome=outcome)
+            raise
+        finally:
+            _CURRENT.reset(token)
+        self._recorder.end(span, note=report.note)
+        self._recorder.save()
+        return report
+
+    def _perform(self, step: Step) -> Report:
+        step.prepare()
+        limit = step.timeout() if step.timeout is not None else None
+        batches = {server: batch for server in step.servers if (batch := step.batch(server)) is not None}
+
+        def work(server: str) -> BatchResult:
+            self.begun.setdefault(step.name, set()).add(server)
+            self._listener.server(step.name, server, "running")
+            try:
+                # What cannot be reached was sent nothing: that is no lost answer.
+                self.connect(server)
+                result = self._answer(step, server, batches[server], limit)
+                step.check(server, result)
+            except AxonError:
+                self._listener.server(step.name, server, "failed")
+                raise
+            self._listener.server(step.name, server, "ok")
+            return result
+
+        try:
+            results = self.each(batches, work)
+        except ServersFailedError as failed:
+            return step.recover(failed)
+        return step.learn(results)
+
+    def _answer(self, step: Step, server: str, batch: Batch, limit: float | None) -> BatchResult:
+        try:
+            return self._send(step, server, batch, limit)
+        except AbortedError:
+            raise
+        except AxonError as error:
+            raise step.lost(server, error) from None
+
+    def _send(self, step: Step, server: str, batch: Batch, limit: float | None) -> BatchResult:
+        if step.holds:
+            return self._hold(server, batch, step.holds)
+        on_output = None if step.listen is None else _lines(step.listen, server)
+        return self.run(server, batch, fail_fast=step.fail_fast, timeout=limit, on_output=on_output)
 
     def abort(self) -> None:
         """End what runs, except what must not stop half-way; nothing new starts."""
@@ -62,6 +167,22 @@ class Servers:
         """Allow new batches again, for undoing."""
         self._aborted = False
 
+    def ended(self, outcome: str) -> None:
+        """Note that the environment's work has ended."""
+        if self._span is not None:
+            self._recorder.end(self._span, outcome=outcome)
+
+    @property
+    def lost(self) -> bool:
+        """Whether a batch that had to go on until the end of the run has ended."""
+        return any(pending.done() for pending in self._held)
+
+    def close(self) -> None:
+        """End the batches that go on until the end of the run."""
+        held, self._held = self._held, []
+        for pending in held:
+            pending.cancel()
+
     def run(
         self,
         server: str,
@@ -69,8 +190,8 @@ class Servers:
         *,
         fail_fast: bool = False,
         timeout: float | None = None,
-        on_output: Callable[[str, str, bytes], None] | None = None,
-        abortable: bool = True,
+        on_output: OnOutput | None = None,
+        abortable: bool | None = None,
     ) -> BatchResult:
         """Run one batch on one server.
 
@@ -80,16 +201,40 @@ class Servers:
             fail_fast: Whether to stop at the first failing section.
             timeout: Seconds after which the batch is ended, or None.
             on_output: Is given the output as it arrives: label, stream, bytes.
-            abortable: Whether `abort` ends it; what is short and only looks may as well finish, because the
-                message about the failure can then say what serves.
+            abortable: Whether `abort` ends it; None leaves it to the step. What is short and only looks may as well
+                finish, because the message about the failure can then say what serves.
 
         Raises:
             AbortedError: `abort` was called.
             UnreachableError: The server cannot be reached, or the connection broke.
         """
+        may_end = _CURRENT.get().abortable if abortable is None else abortable
+        parts = batch.split() if self._sequential else [batch]
+        results: list[BatchResult] = []
+        for part in parts:
+            results.append(
+                self._run(
+                    server, part, fail_fast=fail_fast, timeout=timeout, on_output=on_output, abortable=may_end
+                )
+            )
+            if fail_fast and not results[-1].ok:
+                break
+        return results[0] if len(parts) == 1 else _joined(batch, server, results)
+
+    def _run(
+        self,
+        server: str,
+        batch: Batch,
+        *,
+        fail_fast: bool,
+        timeout: float | None,
+        on_output: OnOutput | None,
+        abortable: bool,
+    ) -> BatchResult:
         if self._aborted and abortable:
             raise AbortedError(f"{server}: not started")
-        connection = self.fleet[server]
+        connection = self.connect(server)
+        span = self._begin(batch, server)
         pending = batch.start(connection, fail_fast=fail_fast, timeout=timeout, on_output=on_output)
         if abortable:
             with self._guard:
@@ -98,14 +243,107 @@ class Servers:
             if aborted:
                 pending.cancel()
         try:
-            return pending.result()
-        except AxonError:
-            if self._aborted and abortable:
+            result = pending.result()
+        except AxonError as error:
+            ended_early = self._aborted and abortable
+            self._end(span, getattr(error, "partial", None), "ended early" if ended_early else "failed")
+            if ended_early:
                 raise AbortedError(f"{server}: {batch.name} was ended early") from None
             raise
         finally:
             with self._guard:
                 self._running.discard(pending)
+        self._end(span, result, "ok" if result.ok else "failed")
+        return result
+
+    def connect(self, server: str) -> Connection:
+        """Give the open connection to a server.
+
+        Raises:
+            UnreachableError: It cannot be reached; HostKeyError if its key is not the known one.
+        """
+        if self.fleet.connection(server).is_connected:
+            return self.fleet[server]
+        began = self._recorder.now()
+        try:
+            connection = self.fleet[server]
+        except AxonError:
+            self._note_connect(server, began, "failed")
+            raise
+        self._note_connect(server, began, "ok")
+        return connection
+
+    def _note_connect(self, server: str, began: float, outcome: str) -> None:
+        """Several threads may wait for one login; it is noted once."""
+        with self._guard:
+            if server in self.begun.setdefault("connect", set()):
+                return
+            self.begun["connect"].add(server)
+        self._recorder.add(
+            "connect", server, began, self._recorder.now(),
+            parent=self._span, environment=self._environment, server=server, outcome=outcome,
+        )  # fmt: skip
+
+    def _begin(self, batch: Batch, server: str) -> int:
+        parent = _CURRENT.get().span or self._span
+        return self._recorder.begin(
+            "batch", batch.name, parent=parent, environment=self._environment, server=server
+        )
+
+    def _end(self, span: int, result: BatchResult | None, outcome: str) -> None:
+        """Note the end of a batch and, by the server's own clock, when its sections ran."""
+        ended = self._recorder.now()
+        if result is None:
+            self._recorder.end(span, outcome=outcome)
+            return
+        self._recorder.end(
+            span,
+            outcome=outcome,
+            round_trips=result.round_trips,
+            sent=result.bytes_sent,
+            received=result.bytes_received,
+            at=ended,
+        )
+        # What the server's clock does not tell is when its script began by ours: the last section ended just now.
+        length = max((section.offset + section.duration for section in result.values()), default=0.0)
+        began = max(ended - length, ended - result.duration)
+        for section in result.values():
+            if section.skipped:
+                continue
+            self._recorder.add(
+                "section", section.label, began + section.offset, began + section.offset + section.duration,
+                parent=span, environment=self._environment, server=result.server,
+                outcome="ok" if section.ok else "failed",
+                received=len(section.stdout_bytes) + len(section.stderr_bytes),
+            )  # fmt: skip
+
+    def _hold(self, server: str, batch: Batch, line: str) -> BatchResult:
+        """Start a batch that goes on until the run ends; gives what it said up to the line that is waited for."""
+        if self._aborted:
+            raise AbortedError(f"{server}: not started")
+        connection = self.connect(server)
+        label = batch.labels[0]
+        heard, said = threading.Event(), bytearray()
+
+        def listen(_label: str, stream: str, chunk: bytes) -> None:
+            if stream == "stdout" and not heard.is_set():
+                said.extend(chunk)
+                if line.encode() in said:
+                    heard.set()
+
+        span = self._begin(batch, server)
+        began = time.monotonic()
+        pending = batch.start(connection, on_output=listen)
+        while not heard.wait(0.02) and not pending.done():
+            pass
+        took = time.monotonic() - began
+        self._recorder.end(span, outcome="ok" if heard.is_set() else "failed", received=len(said))
+        if not heard.is_set():
+            return pending.result()
+        with self._guard:
+            self._held.append(pending)
+        section = Section(label, stdout_bytes=bytes(said), exit_code=0, duration=took)
+        return BatchResult(batch.name, server, [section], duration=took, bytes_received=len(said))
 
     def each(self, names: Iterable[str], work: Callable[[str], BatchResult]) -> dict[str, BatchResult]:
         """Do the same on several servers at the same time.
@@ -120,8 +358,9 @@ class Servers:
         wanted = tuple(dict.fromkeys(names))
         errors: list[AxonError] = []
         results: dict[str, BatchResult] = {}
-        with ThreadPoolExecutor(max_workers=max(1, min(32, len(wanted)))) as pool:
-            futures = {name: pool.submit(work, name) for name in wanted}
+        workers = 1 if self._sequential else max(1, min(_THREADS, len(wanted)))
+        with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="server") as pool:
+            futures = {name: pool.submit(contextvars.copy_context().run, work, name) for name in wanted}
             for name, future in futures.items():
                 try:
                     results[name] = future.result()
@@ -130,3 +369,35 @@ class Servers:
         if errors:
             raise ServersFailedError(errors)
         return results
+
+
+def _lines(listen: Callable[[str, str], None], server: str) -> OnOutput:
+    """Hand out the lines of standard output, each whole, however they arrive."""
+    rest = bytearray()
+
+    def take(_label: str, stream: str, chunk: bytes) -> None:
+        if stream != "stdout":
+            return
+        rest.extend(chunk)
+        *lines, last = rest.split(b"\n")
+        rest[:] = last
+        for line in lines:
+            listen(server, line.decode(errors="replace"))
+
+    return take
+
+
+def _joined(batch: Batch, server: str, results: list[BatchResult]) -> BatchResult:
+    """One result from those of the commands that were sent one by one; what was not sent was skipped."""
+    sections = [section for one in results for section in one.values()]
+    told = {section.label for section in sections}
+    sections += [Section(label, skipped=True) for label in batch.labels if label not in told]
+    return BatchResult(
+        batch.name,
+        server,
+        sections,
+        duration=sum(one.duration for one in results),
+        bytes_received=sum(one.bytes_received for one in results),
+        bytes_sent=sum(one.bytes_sent for one in results),
+        round_trips=sum(one.round_trips for one in results),
+    )

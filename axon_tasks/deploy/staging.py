@@ -6,15 +6,44 @@ import time
 from typing import TYPE_CHECKING
 
 from axon_tasks.commands import naming, nginx
-from axon_tasks.deploy.engine import Report
+from axon_tasks.commands.shell import Learnt
+from axon_tasks.deploy.engine import Report, Step
+from axon_tasks.deploy.inspecting import inspect_step
+from axon_tasks.deploy.locking import must_hold, outdated
 from axon_tasks.deploy.release import Release
 from axon_tasks.deploy.run import SHORT, durations
 from axon_tasks.errors import StepFailedError
 from axon_tasks.remote import Batch, sanitize
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from axon_tasks.deploy.run import Deployment
     from axon_tasks.remote import BatchResult
+
+
+def plan_step(run: Deployment, needs: tuple[str, ...]) -> Step:
+    """Decide the release: its id, its slot, its ports. Nothing is sent, unless somebody else was faster."""
+
+    def prepare() -> None:
+        must_hold(run)
+        # The inspection did not wait for the lock; whoever had it may have changed what was seen.
+        if run.under_lock and outdated(run):
+            run.servers.perform(inspect_step(run))
+        plan_release(run)
+        render_files(run)
+
+    def learn(_results: Mapping[str, BatchResult]) -> Report:
+        release = run.wanted()
+        return Report(f"release {release.id} goes into slot {release.slot}")
+
+    return Step(
+        "plan",
+        "decide the release's id, slot and ports from what was found",
+        needs,
+        prepare=prepare,
+        learn=learn,
+    )
 
 
 def plan_release(run: Deployment) -> None:
@@ -32,35 +61,48 @@ def plan_release(run: Deployment) -> None:
         digest="",
         slot=slot,
         containers=dict.fromkeys(run.environment.app, name),
-        ports={one: run.backend(one).ports[naming.SLOTS.index(slot)] for one in run.environment.app},
+        ports={one: str(run.backend(one).ports[naming.SLOTS.index(slot)]) for one in run.environment.app},
     )
 
 
-def stage(run: Deployment) -> Report:
-    """Write the candidate nginx configuration and test it on a shadow copy; the live tree is not touched.
-
-    Raises:
-        ServersFailedError: nginx refuses the candidate; its own message is shown.
-    """
-    if run.release is None:
-        plan_release(run)
-    release = run.wanted()
+def render_files(run: Deployment) -> None:
+    """Write down what each system server's two files must be for this run's release."""
     backends = tuple(run.backend(server) for server in run.environment.app)
     for server in run.environment.system:
         run.files[server] = nginx.render(
-            run.environment, backends, version=run.system[server].version, slot=release.slot
+            run.environment, backends, version=run.system[server].version, slot=run.wanted().slot
         )
-    changed = [server for server in run.environment.system if must_install(run, server)]
-    results = run.servers.each(changed, lambda server: _stage_one(run, server))
-    note = f"nginx configuration changes on {', '.join(changed)}: tested" if changed else "no reload needed"
-    return Report(note, durations(results))
 
 
-def _stage_one(run: Deployment, server: str) -> BatchResult:
-    batch = Batch("stage", sudo=True).add(
-        nginx.stage(run.environment, managed_files(run, server)), label="nginx_test"
+def stage_step(run: Deployment, needs: tuple[str, ...]) -> Step:
+    """Write the candidate nginx configuration and test it on a shadow copy; the live tree is not touched."""
+
+    def batch(server: str) -> Batch | None:
+        if not must_install(run, server):
+            return None
+        text = nginx.stage(run.environment, managed_files(run, server))
+        return Batch("stage", sudo=True).add(text, label="nginx_test")
+
+    def learn(results: Mapping[str, BatchResult]) -> Report:
+        changed = ", ".join(results)
+        note = f"nginx configuration changes on {changed}: tested" if changed else "no reload needed"
+        return Report(note, durations(results))
+
+    return Step(
+        "stage",
+        "test the new nginx files on a copy of the server's whole configuration",
+        needs,
+        servers=run.environment.system,
+        reads=frozenset(f"{server}:nginx of {run.environment.name}" for server in run.environment.system),
+        batch=batch,
+        condition="where nginx's files must change",
+        timeout=lambda: SHORT,
+        check=_check_stage,
+        learn=learn,
     )
-    result = run.servers.run(server, batch, timeout=SHORT)
+
+
+def _check_stage(server: str, result: BatchResult) -> None:
     section = result["nginx_test"]
     if not section.ok:
         told = "\n    ".join(map(sanitize, section.stderr.strip().splitlines()[-8:]))
@@ -68,11 +110,12 @@ def _stage_one(run: Deployment, server: str) -> BatchResult:
             f"{server}: nginx refuses the configuration with the new files in place\n    {told}",
             hint="Nothing was changed. The file and line above say what to mend.",
         )
-    return result
 
 
 def site_is_ours(run: Deployment, server: str) -> bool:
     """Whether this tool writes the site; with `switch: reload`, one that somebody else wrote stays."""
+    if run.preview:
+        return True
     site = run.system[server].site
     return run.environment.switch == "slots" or not site or nginx.is_ours(site, run.environment)
 
@@ -83,8 +126,10 @@ def managed_files(run: Deployment, server: str) -> nginx.Files:
     return files if site_is_ours(run, server) else nginx.Files(files.upstream, "")
 
 
-def must_install(run: Deployment, server: str) -> bool:
+def must_install(run: Deployment, server: str) -> bool | Learnt:
     """Whether a server's files differ from the wanted ones, or a reload of them was never confirmed."""
+    if run.preview:
+        return Learnt("install", "inspect")
     told, wanted = run.system[server], managed_files(run, server)
     if told.unfinished or run.environment.switch == "reload":
         return True

@@ -3,105 +3,161 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import TYPE_CHECKING
 
 from axon_tasks.commands import docker
+from axon_tasks.commands.shell import Learnt
 from axon_tasks.config import Secret
 from axon_tasks.deploy import facts as parse
 from axon_tasks.deploy import problems
-from axon_tasks.deploy.engine import Report
-from axon_tasks.deploy.inspecting import inspect
-from axon_tasks.deploy.locking import must_hold, outdated
+from axon_tasks.deploy.engine import Report, Step
+from axon_tasks.deploy.locking import must_hold
 from axon_tasks.deploy.problems import must
-from axon_tasks.deploy.run import SHORT, by_digest, durations, repository_of
-from axon_tasks.deploy.servers import ServersFailedError
-from axon_tasks.deploy.staging import plan_release, stage
+from axon_tasks.deploy.run import SHORT, durations, repository_of
 from axon_tasks.remote import Batch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Mapping
 
     from axon_tasks.deploy.run import Deployment
-    from axon_tasks.errors import AxonError
     from axon_tasks.remote import BatchResult, Section
 
 #: Seconds for a pull: a large image over a slow line.
 PULL = 3600.0
 
 
-def pull(run: Deployment) -> Report:
-    """Pull the image on every app server, and make sure that all have the same one.
+def _things(run: Deployment, what: str) -> frozenset[str]:
+    return frozenset(f"{server}:{what}" for server in run.environment.app)
 
-    Raises:
-        ServersFailedError: A pull failed; the message says whether the tag, the login, the registry or the disk is it.
-    """
+
+def pull_step(run: Deployment, needs: tuple[str, ...] = ()) -> Step:
+    """Pull the image on every app server, and make sure that all have the same one."""
     reference = run.reference
-    results = run.servers.each(run.environment.app, lambda server: _pull_one(run, server, reference))
-    repository = repository_of(reference)
-    digests = {
-        name: parse.parse_digest(name, one["pull"].stdout, repository) for name, one in results.items()
-    }
-    run.digest = digests[run.environment.app[0]]
-    # A tag can move between two pulls; what was pulled first is what all run.
-    late = [name for name, digest in digests.items() if digest != run.digest]
-    run.servers.each(late, lambda server: _pull_one(run, server, by_digest(reference, run.digest)))
-    return Report(f"{reference} is {run.digest[:19]}…", durations(results))
+    layers = {server: Layers() for server in run.environment.app}
 
+    def listen(server: str, line: str) -> None:
+        if layers[server].take(line):
+            run.listener.progress("pull", server, layers[server].told)
 
-def _pull_one(run: Deployment, server: str, reference: str) -> BatchResult:
-    registry = run.environment.registry
-    batch = Batch("pull").add(
-        docker.pull(reference, registry), label="pull", stdin=registry.password if registry else None
+    def learn(results: Mapping[str, BatchResult]) -> Report:
+        repository = repository_of(reference)
+        digests = {
+            name: parse.parse_digest(name, one["pull"].stdout, repository) for name, one in results.items()
+        }
+        run.digest = digests[run.environment.app[0]]
+        # A tag can move between two pulls; what was pulled first is what all run.
+        late = [name for name, digest in digests.items() if digest != run.digest]
+        run.servers.each(late, lambda server: _pull_by_digest(run, server))
+        return Report(f"{reference} is {run.digest[:19]}…", durations(results))
+
+    return Step(
+        "pull",
+        f"pull {reference}; all servers must get the same digest",
+        needs,
+        servers=run.environment.app,
+        # One large pull at a time on a server: several would only share the line and the disk.
+        changes=_things(run, "images"),
+        batch=lambda _server: _pull_batch(run, docker.pull(reference, run.environment.registry)),
+        timeout=lambda: PULL,
+        listen=listen,
+        check=lambda server, result: must(server, f"pulling {reference}", result["pull"]),
+        learn=learn,
     )
-    result = run.servers.run(server, batch, timeout=PULL)
-    must(server, f"pulling {reference}", result["pull"])
+
+
+def _pull_batch(run: Deployment, text: str) -> Batch:
+    registry = run.environment.registry
+    return Batch("pull").add(text, label="pull", stdin=registry.password if registry else None)
+
+
+def _pull_by_digest(run: Deployment, server: str) -> BatchResult:
+    text = docker.pull(docker.by_digest(run.reference), run.environment.registry, digest=run.digest)
+    result = run.servers.run(server, _pull_batch(run, text), timeout=PULL)
+    must(server, f"pulling {run.digest}", result["pull"])
     return result
 
 
-def start(run: Deployment, *, wait: bool = True) -> Report:
+class Layers:
+    """How far a pull is, from the lines that `docker pull` writes where there is no terminal."""
+
+    def __init__(self) -> None:
+        self._layers: dict[str, bool] = {}
+
+    def take(self, line: str) -> bool:
+        """Read one line; whether it says something new."""
+        match = re.fullmatch(r"([0-9a-f]{6,64}): (.*)", line.strip())
+        if match is None:
+            return False
+        self._layers[match.group(1)] = match.group(2) in {"Pull complete", "Already exists"}
+        return True
+
+    @property
+    def told(self) -> str:
+        """In words."""
+        return f"{sum(self._layers.values())} of {len(self._layers)} layers"
+
+
+def start_step(run: Deployment, needs: tuple[str, ...], *, wait: bool = True) -> Step:
     """Run the release on every app server and wait there until it is healthy, in one script per server.
 
     Args:
         run: The run, which learns what was started.
+        needs: The steps before it.
         wait: Whether to wait for its health; without it, `steps.health` does that later.
-
-    Raises:
-        ServersFailedError: It could not be started, or did not become healthy; each server's diagnosis is in it.
     """
-    must_hold(run)
-    if run.lock is not None and outdated(run):
-        inspect(run)
-        plan_release(run)
-        stage(run)
-    if run.release is None:
-        plan_release(run)
-    if not run.release or not run.release.digest:
-        run.release = dataclasses.replace(run.wanted(), digest=run.digest)
 
-    def work(server: str) -> BatchResult:
+    def prepare() -> None:
+        must_hold(run)
+        if not run.wanted().digest:
+            run.release = dataclasses.replace(run.wanted(), digest=run.digest)
+
+    def batch(server: str) -> Batch:
         candidate = run.candidate(server)
-        batch = Batch("start")
+        made = Batch("start")
         text = docker.env_text(run.environment)
-        batch.add(
-            docker.start(candidate, now=run.options.now), label="start", stdin=Secret(text) if text else None
+        made.add(
+            docker.start(candidate, occupied=_occupied(run, server), now=run.options.now),
+            label="start",
+            stdin=Secret(text) if text else None,
         )
         if wait:
-            batch.add(docker.health(candidate), label="health")
-        run.started.add(server)
-        result = run.servers.run(
-            server, batch, fail_fast=True, timeout=_start_limit(run), on_output=_tell_waiting(run, server)
-        )
-        must(server, f"starting {candidate.container}", result["start"])
-        if wait and not result["health"].ok:
-            raise problems.UnhealthyError(diagnose(run, server, result["health"]))
-        return result
+            made.add(docker.health(candidate), label="health")
+        return made
 
-    results = run.servers.each(run.environment.app, work)
-    return (
-        _start_report(results)
-        if wait
-        else Report(f"release {run.wanted().id}, not serving yet", durations(results))
+    def check(server: str, result: BatchResult) -> None:
+        must(server, f"starting {run.candidate(server).container}", result["start"])
+        if wait:
+            _must_be_healthy(run, server, result["health"])
+
+    def learn(results: Mapping[str, BatchResult]) -> Report:
+        if wait:
+            return _start_report(results)
+        return Report(f"release {run.wanted().id}, not serving yet", durations(results))
+
+    return Step(
+        "start",
+        "run the release in the free slot" + (", and wait there until it is healthy" if wait else ""),
+        needs,
+        servers=run.environment.app,
+        reads=_things(run, "images"),
+        changes=_things(run, f"containers of {run.environment.name}"),
+        prepare=prepare,
+        batch=batch,
+        fail_fast=True,
+        timeout=lambda: _start_limit(run),
+        listen=lambda server, line: tell_waiting(run, server, line),
+        check=check,
+        learn=learn,
+        undo=lambda _server: undo_batch(run),
     )
+
+
+def _occupied(run: Deployment, server: str) -> bool | Learnt:
+    """Whether something stood in the slot when it was looked at; under the lock nobody else starts anything there."""
+    if run.preview:
+        return Learnt("occupied", "inspect")
+    return bool(run.app[server].in_slot(run.wanted().slot))
 
 
 def _start_limit(run: Deployment) -> float:
@@ -109,35 +165,31 @@ def _start_limit(run: Deployment) -> float:
     return environment.drain.timeout + environment.container.stop_timeout + environment.health.timeout + 120
 
 
-def _tell_waiting(run: Deployment, server: str) -> Callable[[str, str, bytes], None]:
+def tell_waiting(run: Deployment, server: str, line: str) -> None:
     """Pass on what the scripts say while they wait: for a slot to drain, or for health."""
-
-    def listen(_label: str, stream: str, chunk: bytes) -> None:
-        if stream == "stdout":
-            for line in chunk.decode(errors="replace").splitlines():
-                if line.startswith("waiting="):
-                    run.listener.message(server, line.removeprefix("waiting="))
-
-    return listen
+    if line.startswith("waiting="):
+        run.listener.message(server, line.removeprefix("waiting="))
 
 
-def health(run: Deployment) -> Report:
-    """Wait until this run's release is healthy on every app server, without starting anything.
+def health_step(run: Deployment, needs: tuple[str, ...]) -> Step:
+    """Wait until this run's release is healthy on every app server, without starting anything."""
+    return Step(
+        "health",
+        "wait on every app server until the release is healthy",
+        needs,
+        servers=run.environment.app,
+        reads=_things(run, f"containers of {run.environment.name}"),
+        batch=lambda server: Batch("health").add(docker.health(run.candidate(server)), label="health"),
+        timeout=lambda: run.environment.health.timeout + SHORT,
+        listen=lambda server, line: tell_waiting(run, server, line),
+        check=lambda server, result: _must_be_healthy(run, server, result["health"]),
+        learn=lambda results: Report("healthy", durations(results)),
+    )
 
-    Raises:
-        ServersFailedError: It did not become healthy; each server's diagnosis is in it.
-    """
 
-    def work(server: str) -> BatchResult:
-        batch = Batch("health").add(docker.health(run.candidate(server)), label="health")
-        limit = run.environment.health.timeout + SHORT
-        result = run.servers.run(server, batch, timeout=limit, on_output=_tell_waiting(run, server))
-        if not result["health"].ok:
-            raise problems.UnhealthyError(diagnose(run, server, result["health"]))
-        return result
-
-    results = run.servers.each(run.wanted().containers, work)
-    return Report("healthy", durations(results))
+def _must_be_healthy(run: Deployment, server: str, section: Section) -> None:
+    if not section.ok:
+        raise problems.UnhealthyError(diagnose(run, server, section))
 
 
 def diagnose(run: Deployment, server: str, section: Section) -> problems.Diagnosis:
@@ -152,34 +204,18 @@ def diagnose(run: Deployment, server: str, section: Section) -> problems.Diagnos
     )
 
 
-def undo(run: Deployment) -> list[AxonError]:
-    """Remove what this run has started, if it has not been switched to.
-
-    Returns:
-        What could not be removed, and on which server.
-    """
-    if run.switched or run.uncertain or not run.started or run.release is None:
-        return []
-    run.servers.resume()
-    release = run.release.id
-
-    def work(server: str) -> BatchResult:
-        batch = Batch("undo").add(
-            docker.remove_release(run.environment, release, drain=run.tried), label="remove"
-        )
-        limit = SHORT + run.environment.drain.timeout + run.environment.container.stop_timeout
-        result = run.servers.run(server, batch, timeout=limit)
-        must(server, f"removing the containers of release {release}", result["remove"])
-        return result
-
-    try:
-        run.servers.each(sorted(run.started), work)
-    except ServersFailedError as error:
-        return list(error.errors)
-    return []
+def undo_batch(run: Deployment) -> Batch:
+    """Remove what this run has started on one server."""
+    text = docker.remove_release(run.environment, run.wanted().id, drain=run.tried)
+    return Batch("undo").add(text, label="remove")
 
 
-def _start_report(results: dict[str, BatchResult]) -> Report:
+def undo_limit(run: Deployment) -> float:
+    """Seconds for `undo_batch`."""
+    return SHORT + run.environment.drain.timeout + run.environment.container.stop_timeout
+
+
+def _start_report(results: Mapping[str, BatchResult]) -> Report:
     """Start and health were one script; people know them as two."""
     health = parse.pairs(next(iter(results.values()))["health"].stdout)
     return Report(

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from axon_tasks.commands import docker, naming, nginx, records
+from axon_tasks.commands.shell import Learnt
 from axon_tasks.deploy import problems
-from axon_tasks.deploy.engine import Report
+from axon_tasks.deploy.engine import Report, Step
 from axon_tasks.deploy.locking import must_hold
 from axon_tasks.deploy.release import git_commit
 from axon_tasks.deploy.run import SHORT, durations
-from axon_tasks.deploy.servers import ServersFailedError
+from axon_tasks.deploy.servers import ServersFailedError, flatten
 from axon_tasks.deploy.staging import managed_files, must_install, site_is_ours
-from axon_tasks.errors import AfterSwitchError, AxonError
+from axon_tasks.errors import AfterSwitchError, AxonError, StepFailedError
 from axon_tasks.remote import Batch, jobs, sanitize
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from axon_tasks.deploy.run import Deployment
     from axon_tasks.remote import BatchResult
 
@@ -24,64 +26,67 @@ if TYPE_CHECKING:
 SWITCH_BROKEN = frozenset({54, 64})
 
 
-def switch(run: Deployment) -> Report:
-    """Send traffic to the release on every system server, or leave all of them on the old one.
+def switch_step(run: Deployment, needs: tuple[str, ...]) -> Step:
+    """Send traffic to the release on every system server, or leave all of them on the old one."""
 
-    Raises:
-        ServersFailedError: It failed; those already switched were switched back.
-    """
-    must_hold(run)
-    # From here on clients may be on the new release, and it must not be removed unless it is certain that they are
-    # not: whatever interrupts this run now, also a second Ctrl-C.
-    run.tried = run.uncertain = True
-    try:
-        results = run.servers.each(run.environment.system, lambda server: _switch_one(run, server))
-    except ServersFailedError as failed:
-        errors = [*failed.errors, *_switch_back(run)]
-        run.uncertain = bool(run.switched_on) or any(isinstance(error, AfterSwitchError) for error in errors)
-        if run.switched_on and not any(isinstance(error, AfterSwitchError) for error in errors):
-            errors.append(
-                AfterSwitchError(f"{', '.join(sorted(run.switched_on))}: the new release serves there")
-            )
-        raise ServersFailedError(errors) from None
-    run.switched, run.uncertain = True, False
-    return Report(
-        f"slot {run.wanted().slot} serves"
-        + ("" if run.environment.switch == "slots" else ", nginx reloaded"),
-        durations(results),
+    def prepare() -> None:
+        must_hold(run)
+        # From here on clients may be on the new release, and it must not be removed unless it is certain that they are
+        # not: whatever interrupts this run now, also a second Ctrl-C.
+        run.tried = run.uncertain = True
+
+    def learn(results: Mapping[str, BatchResult]) -> Report:
+        run.switched, run.uncertain = True, False
+        reloaded = "" if run.environment.switch == "slots" else ", nginx reloaded"
+        return Report(f"slot {run.wanted().slot} serves{reloaded}", durations(results))
+
+    return Step(
+        "switch",
+        "have nginx send the next request to the release, prove it, or put everything back",
+        needs,
+        servers=run.environment.system,
+        changes=frozenset(f"{server}:nginx of {run.environment.name}" for server in run.environment.system),
+        otherwise="finish",
+        commits=True,
+        prepare=prepare,
+        batch=lambda server: switch_batch(run, server),
+        timeout=lambda: SHORT + 10 * run.environment.health.probe_timeout,
+        check=lambda server, result: _check_switch(run, server, result),
+        lost=lambda server, error: _lost_switch(run, server, error),
+        recover=lambda failed: _recover_switch(run, failed),
+        learn=learn,
     )
+
+
+def switch_batch(run: Deployment, server: str) -> Batch:
+    """The switch on one system server, in one script that completes or restores by itself."""
+    batch = Batch("switch", sudo=True, uninterruptible=True)
+    return batch.add(nginx.switch(_wanted_switch(run, server)), label="switch")
 
 
 def _wanted_switch(run: Deployment, server: str) -> nginx.Switch:
     release = run.wanted()
+    install = must_install(run, server)
+    if run.preview:
+        targets: tuple[str, ...] | Learnt = Learnt("targets", "plan")
+        ours: bool | Learnt = Learnt("site_ours", "inspect")
+    else:
+        targets = tuple(run.backend(one).target(release.slot) for one in run.environment.app)
+        ours = site_is_ours(run, server)
     return nginx.Switch(
         environment=run.environment,
         release=release.id,
         slot=release.slot,
         previous=run.previous,
-        targets=tuple(run.backend(one).target(release.slot) for one in run.environment.app),
+        targets=targets,
         files=managed_files(run, server),
-        install=must_install(run, server),
-        site_ours=site_is_ours(run, server),
+        install=install,
+        site_ours=ours,
         expected_current=run.system[server].current,
     )
 
 
-def _switch_one(run: Deployment, server: str) -> BatchResult:
-    batch = Batch("switch", sudo=True, uninterruptible=True)
-    batch.add(nginx.switch(_wanted_switch(run, server)), label="switch")
-    limit = SHORT + 10 * run.environment.health.probe_timeout
-    _ = run.servers.fleet[
-        server
-    ]  # a server that cannot be reached was not sent anything: that is no lost switch
-    try:
-        result = run.servers.run(server, batch, timeout=limit, abortable=False)
-    except AxonError as lost:
-        raise AfterSwitchError(
-            f"{server}: the connection was lost during the switch; the script there completes or restores by"
-            f" itself, so that either release may serve: {lost.summary}",
-            hint=f"See which: fab steps.inspect --env={run.environment.name}; then deploy again.",
-        ) from None
+def _check_switch(run: Deployment, server: str, result: BatchResult) -> None:
     section = result["switch"]
     if section.ok:
         run.switched_on.add(server)
@@ -92,7 +97,23 @@ def _switch_one(run: Deployment, server: str) -> BatchResult:
         )
     else:
         raise problems.explain(server, "switching", section.stderr, code=section.exit_code)
-    return result
+
+
+def _lost_switch(run: Deployment, server: str, lost: AxonError) -> AxonError:
+    return AfterSwitchError(
+        f"{server}: the connection was lost during the switch; the script there completes or restores by"
+        f" itself, so that either release may serve: {lost.summary}",
+        hint=f"See which: fab steps.inspect --env={run.environment.name}; then deploy again.",
+    )
+
+
+def _recover_switch(run: Deployment, failed: AxonError) -> Report:
+    """One system server failed: those already switched are switched back."""
+    errors = [*flatten([failed]), *_switch_back(run)]
+    run.uncertain = bool(run.switched_on) or any(isinstance(error, AfterSwitchError) for error in errors)
+    if run.switched_on and not any(isinstance(error, AfterSwitchError) for error in errors):
+        errors.append(AfterSwitchError(f"{', '.join(sorted(run.switched_on))}: the new release serves there"))
+    raise ServersFailedError(errors)
 
 
 def _switch_back(run: Deployment) -> list[AxonError]:
@@ -141,70 +162,166 @@ def _switch_back(run: Deployment) -> list[AxonError]:
     return []
 
 
-def record(run: Deployment) -> Report:
-    """Write the release's record and a line of the audit log on every system server.
+def record_step(run: Deployment, needs: tuple[str, ...]) -> Step:
+    """Write the release's record and a line of the audit log on every system server."""
 
-    Raises:
-        AfterSwitchError: It could not be written; the new release serves all the same.
-    """
-    release = run.wanted()
-    content = release.record(
-        action="deploy",
-        commit=git_commit(run.project.root),
-        arguments={server: docker.run_arguments(run.candidate(server)) for server in release.containers},
+    def batch(_server: str) -> Batch:
+        release = run.wanted()
+        text = records.write_release(run.environment, release.id, _record(run))
+        return Batch("record", sudo=True).add(text, label="record")
+
+    def check(server: str, result: BatchResult) -> None:
+        if not result.ok:
+            raise _unrecorded(run, server, sanitize(result["record"].stderr.strip()))
+
+    return Step(
+        "record",
+        "write down who deployed what, when, as which digest, on which ports",
+        needs,
+        servers=run.environment.system,
+        changes=frozenset(f"{server}:records of {run.environment.name}" for server in run.environment.system),
+        otherwise="finish",
+        batch=batch,
+        timeout=lambda: SHORT,
+        check=check,
+        lost=lambda server, error: _unrecorded(run, server, error.summary),
+        learn=lambda results: Report(f"release {run.wanted().id}", durations(results)),
     )
 
-    def work(server: str) -> BatchResult:
-        batch = Batch("record", sudo=True).add(
-            records.write_release(run.environment, release.id, content), label="record"
-        )
-        result = run.servers.run(server, batch, timeout=SHORT, abortable=False)
-        if not result.ok:
-            raise AfterSwitchError(
-                f"{server}: the release serves, but its record could not be written: {sanitize(result['record'].stderr.strip())}",
-                hint=f"Mend that, then: fab steps.record --env={run.environment.name}",
-            )
-        return result
 
-    results = run.servers.each(run.environment.system, work)
-    return Report(f"release {release.id}", durations(results))
+def _record(run: Deployment) -> dict[str, Any] | Learnt:
+    if run.preview:
+        return Learnt("record", "plan")
+    release = run.wanted()
+    arguments = {server: docker.recorded_arguments(run.candidate(server)) for server in release.containers}
+    return release.record(action="deploy", commit=git_commit(run.project.root), arguments=arguments)
 
 
-def retire(run: Deployment, *, strict: bool = False) -> Report:
+def _unrecorded(run: Deployment, server: str, why: str) -> AfterSwitchError:
+    return AfterSwitchError(
+        f"{server}: the release serves, but its record could not be written: {why}",
+        hint=f"Mend that, then: fab steps.record --env={run.environment.name}",
+    )
+
+
+def retire_step(run: Deployment, needs: tuple[str, ...], *, strict: bool = False) -> Step:
     """Start the jobs that drain, stop and remove what serves no longer; they go on after this run has ended.
 
     Args:
         run: The run; its release is the one that stays.
-        strict: Whether a job that cannot be started is a failure. After a switch it is a message: the deploy succeeded.
-
-    Raises:
-        ServersFailedError: With `strict`, a job could not be started.
+        needs: The steps before it.
+        strict: Whether a job that cannot be started is a failure. After a switch it is a warning: the deploy succeeded.
     """
-    old = {server: _old_containers(run, server) for server in run.environment.app}
-    wanted = {server: ids for server, ids in old.items() if ids}
-    directory = f"{naming.state_directory(run.environment.product, run.environment.name)}/jobs"
-    job = f"retire-{run.wanted().id}-{int(time.time())}"
+    job = job_id(run)
 
-    def work(server: str) -> BatchResult:
-        body = docker.retire(run.environment, wanted[server])
-        batch = Batch("retire").add(jobs.start_script(directory, job, body), label="retire")
-        result = run.servers.run(server, batch, timeout=SHORT, abortable=False)
+    def batch(server: str) -> Batch | None:
+        old = _old_containers(run, server)
+        if not old:
+            return None
+        text = jobs.start_script(
+            jobs_directory(run), job, docker.retire(run.environment, old), title=RETIRE_TITLE
+        )
+        return Batch("retire").add(text, label="retire")
+
+    def check(server: str, result: BatchResult) -> None:
         if result.ok:
             run.retiring[server] = job
-            return result
-        failed = problems.explain(server, "retiring the old release", result["retire"].stderr)
+            return
+        raise problems.explain(server, "retiring the old release", result["retire"].stderr)
+
+    def recover(failed: AxonError) -> Report:
         if strict:
             raise failed
-        run.listener.message(
-            server, f"{failed.summary}; later: fab steps.retire --env={run.environment.name}"
-        )
-        return result
+        again = f"later: fab steps.retire --env={run.environment.name}"
+        run.warnings += [
+            f"the deployment succeeded, but the old release could not be retired: {error.summary}; {again}"
+            for error in flatten([failed])
+        ]
+        return Report("the old release still runs; see the warning")
 
-    results = run.servers.each(wanted, work)
-    note = f"in the background: job {job}" if run.retiring else "nothing to retire"
-    return Report(note, durations(results))
+    def learn(results: Mapping[str, BatchResult]) -> Report:
+        note = f"in the background: job {job}" if run.retiring else "nothing to retire"
+        return Report(note, durations(results))
+
+    return Step(
+        "retire",
+        "start the job that drains, stops and removes the old release",
+        needs,
+        servers=run.environment.app,
+        changes=frozenset(f"{server}:containers of {run.environment.name}" for server in run.environment.app),
+        otherwise="finish",
+        batch=batch,
+        condition="where there is an old release",
+        timeout=lambda: SHORT,
+        check=check,
+        recover=recover,
+        learn=learn,
+    )
 
 
-def _old_containers(run: Deployment, server: str) -> tuple[str, ...]:
+#: What a retire job does, for lists of jobs.
+RETIRE_TITLE = "drain, stop and remove the old release"
+
+
+def job_id(run: Deployment) -> str:
+    """The id of this run's retire job: known before anything is sent, and never that of another run."""
+    return f"retire-{run.options.run_id}"
+
+
+def jobs_directory(run: Deployment) -> str:
+    """Where an environment's background jobs are kept on its app servers."""
+    return f"{naming.state_directory(run.environment.product, run.environment.name)}/jobs"
+
+
+def wait_step(run: Deployment, needs: tuple[str, ...]) -> Step:
+    """Wait until the old release has been removed, with `--wait`."""
+    limit = run.environment.drain.timeout + run.environment.container.stop_timeout + SHORT
+
+    def batch(server: str) -> Batch | None:
+        if server not in run.retiring and not run.preview:
+            return None
+        return Batch("wait").add(jobs.wait_script(jobs_directory(run), job_id(run), limit), label="wait")
+
+    def check(server: str, result: BatchResult) -> None:
+        found = jobs.parse(result["wait"].stdout)
+        if not found or found[0].state != "done" or found[0].exit_code != 0:
+            how = f"{found[0].state}, exit status {found[0].exit_code}" if found else "it cannot be found"
+            last = (
+                f": {sanitize(found[0].log_tail.strip().splitlines()[-1])}"
+                if found and found[0].log_tail.strip()
+                else ""
+            )
+            raise StepFailedError(f"{server}: job {job_id(run)}: {how}{last}")
+
+    def recover(failed: AxonError) -> Report:
+        look = f"see: fab jobs.show --env={run.environment.name} --job={job_id(run)}"
+        run.warnings += [
+            f"clean-up failed but the deployment succeeded: {error.summary}; {look}"
+            for error in flatten([failed])
+        ]
+        return Report("clean-up failed; see the warning")
+
+    def learn(results: Mapping[str, BatchResult]) -> Report:
+        return Report("the old release is gone" if results else "nothing to wait for", durations(results))
+
+    return Step(
+        "cleanup",
+        "wait until the old release has been removed",
+        needs,
+        servers=run.environment.app,
+        reads=frozenset(f"{server}:containers of {run.environment.name}" for server in run.environment.app),
+        otherwise="finish",
+        batch=batch,
+        condition="where an old release is retired",
+        timeout=lambda: limit + SHORT,
+        check=check,
+        recover=recover,
+        learn=learn,
+    )
+
+
+def _old_containers(run: Deployment, server: str) -> tuple[str, ...] | Learnt:
+    if run.preview:
+        return Learnt("containers", "inspect")
     current = run.wanted()
     return tuple(one.id for one in run.app[server].containers if one.release != current.id)

@@ -7,7 +7,9 @@ deployment once per host over a connection of Fabric's own.
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import signal
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from invoke.tasks import Task
@@ -16,7 +18,7 @@ from invoke.tasks import task as invoke_task
 from axon_tasks.errors import AxonError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from axon_tasks.config import Environment, Project
 
@@ -71,8 +73,8 @@ def task(
 Context = Any
 
 
-def one_environment(env: str, hosts_file: str) -> tuple[Project, Environment]:
-    """Load `hosts.yml` and pick the environment of `--env`: a target is never guessed.
+def environments(env: str, hosts_file: str) -> tuple[Project, list[Environment]]:
+    """Load `hosts.yml` and pick the environments of `--env`, which may be several: a target is never guessed.
 
     Raises:
         UsageError: `--env` is missing or unknown.
@@ -81,9 +83,47 @@ def one_environment(env: str, hosts_file: str) -> tuple[Project, Environment]:
     from axon_tasks.config import load
 
     project = load(hosts_file or None)
-    if not env:
+    if not env.strip(", "):
         raise UsageError(
             "Which environment? --env is missing.",
             hint=f"{project.source.name} has: {', '.join(project.environments)}. For example: --env={next(iter(project.environments))}",
         )
-    return project, project.environment(env)
+    return project, project.environments_named(env)
+
+
+def one_environment(env: str, hosts_file: str) -> tuple[Project, Environment]:
+    """Load `hosts.yml` and pick the environment of `--env`, which must be one.
+
+    Raises:
+        UsageError: `--env` is missing or unknown, or names several.
+        ConfigurationError: `hosts.yml` is missing or wrong.
+    """
+    project, found = environments(env, hosts_file)
+    if len(found) > 1:
+        raise UsageError(
+            f"--env={env}: this task takes one environment.", hint="Call it once for each of them."
+        )
+    return project, found[0]
+
+
+@contextlib.contextmanager
+def ended_like_ctrl_c() -> Iterator[None]:
+    """Take SIGTERM and SIGHUP for Ctrl-C: a CI job that is cancelled, a terminal that is closed.
+
+    What was started is taken back then, as it is when somebody presses the keys.
+    """
+
+    def stop(_number: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = {}
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        # What the caller has set to be ignored, as nohup(1) does, stays ignored.
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            before[number] = signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -7,15 +7,25 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from axon_tasks.tasks.base import Context, one_environment, task
+from axon_tasks.errors import AxonError, UsageError
+from axon_tasks.tasks.base import Context, ended_like_ctrl_c, environments, task
 
 if TYPE_CHECKING:
-    from axon_tasks.deploy.problems import DeployFailedError
+    from collections.abc import Sequence
+
+    from axon_tasks.config import Environment, Project
+    from axon_tasks.deploy.run import Options
+    from axon_tasks.deploy.runner import Outcome
+    from axon_tasks.deploy.timeline import Recorder
 
 HELP = {
-    "env": "Environment of hosts.yml to work on; required.",
+    "env": "Environment of hosts.yml to work on, or several: staging,prod; required.",
     "tag": "Tag of the image to deploy; default: `tag:` of the environment.",
     "now": "Do not wait for a release that still drains in the slot that is needed: cut it.",
+    "wait": "Come back when the old release has been removed, and say if that failed.",
+    "sequential": "One step, one server and one command after the other: for debugging, and to compare with.",
+    "dry_run": "Print the plan and the exact scripts, secrets masked, and contact nothing.",
+    "json": "With --dry-run: print the plan as JSON.",
     "hosts_file": "Configuration to use instead of the hosts.yml found here or above.",
 }
 
@@ -25,12 +35,12 @@ def command_line() -> str:
     return shlex.join(["fab", *sys.argv[1:]])[:200]
 
 
-def show_failure(failed: DeployFailedError) -> None:
+def show_failure(failed: AxonError) -> None:
     """The diagnosis blocks of a failed run, before its message ends the program."""
-    from axon_tasks.deploy.problems import UnhealthyError
+    from axon_tasks.deploy.problems import DeployFailedError, UnhealthyError
     from axon_tasks.report import console
 
-    for error in failed.errors:
+    for error in failed.errors if isinstance(failed, DeployFailedError) else ():
         if isinstance(error, UnhealthyError):
             sys.stderr.write(f"\n{console.diagnosis(error.diagnosis)}\n")
     sys.stderr.write("\n")
@@ -38,35 +48,100 @@ def show_failure(failed: DeployFailedError) -> None:
 
 @task(help=HELP)
 def deploy(
-    _c: Context, env: str = "", tag: str | None = None, now: bool = False, hosts_file: str = ""
+    _c: Context,
+    env: str = "",
+    tag: str | None = None,
+    now: bool = False,
+    wait: bool = False,
+    sequential: bool = False,
+    dry_run: bool = False,
+    json: bool = False,
+    hosts_file: str = "",
 ) -> None:
     """Deploy a release without dropping a request.
 
     Pulls the image on every app server, starts it beside the release that serves, waits until it is healthy
     everywhere, switches nginx to it, and retires the old release in the background. If anything fails before
-    the switch, what was started is removed and the old release keeps serving.
+    the switch, what was started is removed and the old release keeps serving. Several environments are deployed side
+    by side where they share no app server, and in the order given where they do; one that fails stops no other.
 
     Examples:
         fab deploy --env=prod --tag=v2
-        fab deploy --env=prod               (the tag that hosts.yml names)
+        fab deploy --env=prod                    (the tag that hosts.yml names)
+        fab deploy --env=prod --tag=v2 --dry-run (what would be sent, to the letter)
+        fab deploy --env=staging,prod --tag=v2
+        fab deploy --env=prod --tag=v2 --wait    (until the old release is gone)
         fab deploy --env=staging --tag=v3 --now
 
     Exit codes: 0 done; 1 failed, the old release serves; 2 wrong usage or configuration, nothing was contacted;
     3 locked by somebody else; 4 a server cannot be reached or its host key is not the known one; 5 failed after
-    the switch; 130 interrupted.
+    the switch; 130 interrupted. With several environments, the first of 5, 3, 4 and 1 that one of them has.
     """
-    project, environment = one_environment(env, hosts_file)
-    from axon_tasks.deploy.problems import DeployFailedError
+    project, chosen = environments(env, hosts_file)
     from axon_tasks.deploy.run import Options
-    from axon_tasks.deploy.runner import deploy as run_deploy
-    from axon_tasks.report import console
+    from axon_tasks.deploy.timeline import Recorder
 
-    progress = console.Progress()
-    options = Options(tag=tag, now=now, command=command_line())
+    if json and not dry_run:
+        raise UsageError("--json goes with --dry-run.", hint="What a run did: fab timeline --json")
+    command = command_line()
+    if dry_run:
+        options = Options(tag=tag, now=now, wait=wait, sequential=sequential, command=command, run_id="RUN")
+        sys.stdout.write(_plans(project, chosen, options, as_json=json) + "\n")
+        return
+    recorder = Recorder(command=command, folder=project.root)
+    options = Options(
+        tag=tag, now=now, wait=wait, sequential=sequential, command=command, run_id=recorder.run_id
+    )
+    _deploy(project, chosen, options, recorder)
+
+
+def _plans(project: Project, chosen: Sequence[Environment], options: Options, *, as_json: bool) -> str:
+    from axon_tasks.deploy import plan
+    from axon_tasks.deploy.preview import preview
+    from axon_tasks.report import plan as shown
+
+    runs = [preview(project, environment, options) for environment in chosen]
+    if as_json:
+        return shown.as_json([shown.document(run, plan.steps(run)) for run in runs])
+    return "\n\n".join(
+        shown.text(run, plan.steps(run), f"deploy {run.reference} to {run.environment.name}") for run in runs
+    )
+
+
+def _deploy(project: Project, chosen: Sequence[Environment], options: Options, recorder: Recorder) -> None:
+    from axon_tasks.deploy.runner import deploy as run_deploy
+    from axon_tasks.report import console, live, outcome
+
     began = time.monotonic()
     try:
-        run = run_deploy(project, environment, options, progress)
-    except DeployFailedError as failed:
-        show_failure(failed)
+        with ended_like_ctrl_c(), live.screen(sys.stdout, [one.name for one in chosen]) as screen:
+            outcomes = run_deploy(
+                project, chosen, options, screen.listener, recorder, lambda: screen.line(outcome.STOPPING)
+            )
+    except AxonError as error:
+        recorder.finish(outcome="failed", exit_code=error.code)
         raise
-    progress.line(console.summary(run, time.monotonic() - began))
+    failure = _failure(outcomes)
+    recorder.finish(outcome="failed" if failure else "ok", exit_code=failure.code if failure else 0)
+    for line in outcome.warnings(outcomes):
+        sys.stderr.write(f"{line}\n")
+    if len(outcomes) > 1:
+        sys.stdout.write(f"{outcome.several(outcomes, time.monotonic() - began)}\n")
+    elif failure is None:
+        sys.stdout.write(f"{console.summary(outcomes[0].run, time.monotonic() - began)}\n")
+    if failure is not None:
+        raise failure
+
+
+def _failure(outcomes: Sequence[Outcome]) -> AxonError | None:
+    """What ends the program: the error of the one environment, or all of them with the exit status that matters most."""
+    from axon_tasks.deploy.problems import exit_code
+
+    failed = [one.error for one in outcomes if one.error is not None]
+    for error in failed:
+        show_failure(error)
+    if len(outcomes) == 1 or not failed:
+        return failed[0] if failed else None
+    interrupted = [error for error in failed if error.code == 130]  # noqa: PLR2004  (the shells' word for SIGINT)
+    code = interrupted[0].code if interrupted else exit_code(failed)
+    return AxonError("\n\n".join(map(str, failed)), code=code)

@@ -2,38 +2,60 @@
 
 from __future__ import annotations
 
+import sys
+
 from invoke.collection import Collection
 
-from axon_tasks.tasks.base import Context, one_environment, task
+from axon_tasks.errors import AxonError
+from axon_tasks.tasks.base import Context, ended_like_ctrl_c, one_environment, task
 from axon_tasks.tasks.deploy import HELP, command_line, show_failure
 
 
-def _run(name: str, env: str, hosts_file: str, tag: str | None = None, *, now: bool = False) -> None:
+def _run(
+    name: str, env: str, hosts_file: str, tag: str | None = None, *, now: bool = False, dry_run: bool = False
+) -> None:
     project, environment = one_environment(env, hosts_file)
-    from axon_tasks.deploy import alone
-    from axon_tasks.deploy.problems import DeployFailedError
+    from axon_tasks.deploy import alone, runner
+    from axon_tasks.deploy.preview import preview
     from axon_tasks.deploy.run import Options
-    from axon_tasks.deploy.runner import session
-    from axon_tasks.report import console, state
+    from axon_tasks.deploy.timeline import Recorder
+    from axon_tasks.report import live, outcome, state
+    from axon_tasks.report import plan as shown
 
-    progress = console.Progress()
-    options = Options(tag=tag, now=now, command=command_line())
+    recorder = Recorder(command=command_line(), folder=None if dry_run else project.root)
+    options = Options(tag=tag, now=now, command=recorder.command, run_id=recorder.run_id)
+    if dry_run:
+        planned = preview(project, environment, options)
+        title = f"the step {name} of {environment.name}"
+        sys.stdout.write(shown.text(planned, alone.steps(planned, name), title) + "\n")
+        return
     try:
-        with session(project, environment, options, progress) as run:
-            if name in {"pull", "start", "stage"}:
-                _ = run.reference  # a missing tag is told before any server is contacted
-            alone.step(run, name)
-            if name == "inspect":
-                progress.line(state.inspection(run))
-            elif name == "stage":
-                progress.line(state.staged(run))
-    except DeployFailedError as failed:
+        with ended_like_ctrl_c(), live.screen(sys.stdout, [environment.name]) as screen:
+            run = runner.alone(
+                project,
+                environment,
+                options,
+                screen.listener(environment.name),
+                recorder,
+                lambda run: alone.steps(run, name),
+                lambda: screen.line(outcome.STOPPING),
+            )
+    except AxonError as failed:
+        recorder.finish(outcome="failed", exit_code=failed.code)
         show_failure(failed)
         raise
+    recorder.finish(outcome="ok", exit_code=0)
+    if name == "inspect":
+        sys.stdout.write(f"{state.inspection(run)}\n")
+    elif name == "stage":
+        sys.stdout.write(f"{state.staged(run)}\n")
+
+
+_ENV = "Environment of hosts.yml to work on; required."
 
 
 def _help(*names: str) -> dict[str, str]:
-    return {name: HELP[name] for name in ("env", "hosts_file", *names)}
+    return {name: HELP[name] for name in ("env", "hosts_file", *names)} | {"env": _ENV}
 
 
 @task(help=_help())
@@ -66,16 +88,21 @@ def stage(_c: Context, env: str = "", tag: str | None = None, hosts_file: str = 
     _run("stage", env, hosts_file, tag)
 
 
-@task(help=_help("tag", "now"))
+@task(help=_help("tag", "now", "dry_run"))
 def start(
-    _c: Context, env: str = "", tag: str | None = None, now: bool = False, hosts_file: str = ""
+    _c: Context,
+    env: str = "",
+    tag: str | None = None,
+    now: bool = False,
+    dry_run: bool = False,
+    hosts_file: str = "",
 ) -> None:
     """Start a release beside the serving one; no switch.
 
     Examples:
         fab steps.start --env=prod --tag=v2      then: fab steps.health, fab steps.switch
     """
-    _run("start", env, hosts_file, tag, now=now)
+    _run("start", env, hosts_file, tag, now=now, dry_run=dry_run)
 
 
 @task(help=_help())
@@ -90,34 +117,34 @@ def health(_c: Context, env: str = "", hosts_file: str = "") -> None:
     _run("health", env, hosts_file)
 
 
-@task(help=_help())
-def switch(_c: Context, env: str = "", hosts_file: str = "") -> None:
+@task(help=_help("dry_run"))
+def switch(_c: Context, env: str = "", dry_run: bool = False, hosts_file: str = "") -> None:
     """Send traffic to the release that was started.
 
     Examples:
         fab steps.switch --env=prod              then: fab steps.record, fab steps.retire
     """
-    _run("switch", env, hosts_file)
+    _run("switch", env, hosts_file, dry_run=dry_run)
 
 
-@task(help=_help())
-def record(_c: Context, env: str = "", hosts_file: str = "") -> None:
+@task(help=_help("dry_run"))
+def record(_c: Context, env: str = "", dry_run: bool = False, hosts_file: str = "") -> None:
     """Write the record of the release that serves.
 
     Examples:
         fab steps.record --env=prod
     """
-    _run("record", env, hosts_file)
+    _run("record", env, hosts_file, dry_run=dry_run)
 
 
-@task(help=_help())
-def retire(_c: Context, env: str = "", hosts_file: str = "") -> None:
+@task(help=_help("dry_run"))
+def retire(_c: Context, env: str = "", dry_run: bool = False, hosts_file: str = "") -> None:
     """Drain and remove what does not serve, in the background.
 
     Examples:
         fab steps.retire --env=prod
     """
-    _run("retire", env, hosts_file)
+    _run("retire", env, hosts_file, dry_run=dry_run)
 
 
 namespace = Collection("steps", inspect, pull, stage, start, health, switch, record, retire)

@@ -1,4 +1,4 @@
-# shellcheck shell=sh disable=SC2154  # drain_time, stop_time are set by the caller
+# shellcheck shell=sh disable=SC2154  # drain_time, stop_time, containers are set by the caller
 
 # connections CONTAINER: how many connections its published port has, seen inside its network namespace, where both
 # ways into a container (DNAT and docker-proxy) end: established ones, and those whose last bytes are still on their
@@ -53,4 +53,13 @@ retire() {
         docker rm -f "$1" >/dev/null 2>&1
     done
     printf '%s: removed\n' "$1"
+}
+
+# retire_all: every one of $containers, whatever becomes of the others.
+retire_all() {
+    retire_failed=0
+    for retire_one in $containers; do
+        retire "$retire_one" || retire_failed=1
+    done
+    return "$retire_failed"
 }

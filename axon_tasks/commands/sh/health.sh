@@ -28,7 +28,7 @@ told() {
 health() {
     clock
     health_start=$now
-    health_deadline=$((now + health_time)) health_attempts=0 health_good=0 health_look=$now health_news=$((now + 300))
+    health_deadline=$((now + health_time)) health_attempts=0 health_good=0 health_look=$((now + 50)) health_news=$((now + 300))
     while :; do
         health_attempts=$((health_attempts + 1))
         http_get "$address" "$port" "$path" "$host_header" "$probe_timeout"

@@ -28,25 +28,43 @@ clear_slot() {
     done
 }
 
-# refuse_foreign_port: says who holds the port, instead of leaving that to an error of the daemon.
-refuse_foreign_port() {
-    start_holder=$(docker ps --filter "publish=$port" --format '{{.Names}}' | head -n 1)
-    [ -z "$start_holder" ] || fail 42 "port $port is taken by the container $start_holder, which is not ours"
-    start_hex=$(printf ':%04X' "$port")
-    if cat /proc/net/tcp /proc/net/tcp6 2>/dev/null | awk -v port="$start_hex" \
-        '$4 == "0A" && substr($2, length($2) - 4) == port { found = 1 } END { exit !found }'; then
-        fail 42 "port $port is taken by a process that is no container"
+# port_holder: who has the port, in words; nothing if nobody is found.
+port_holder() {
+    holder_name=$(docker ps --filter "publish=$port" --format '{{.Names}}' | head -n 1)
+    if [ -n "$holder_name" ]; then
+        printf 'the container %s, which is not ours' "$holder_name"
+        return
     fi
+    holder_hex=$(printf ':%04X' "$port")
+    if cat /proc/net/tcp /proc/net/tcp6 2>/dev/null | awk -v port="$holder_hex" \
+        '$4 == "0A" && substr($2, length($2) - 4) == port { found = 1 } END { exit !found }'; then
+        printf 'a process that is no container'
+    fi
+}
+
+# have_network: the container's network, made if it is not there, with the labels by which cleaning up knows it.
+have_network() {
+    case $network in '' | bridge | host | none | container:*) return ;; esac
+    docker network inspect --format '{{.Id}}' "$network" >/dev/null 2>&1 && return
+    docker network create --label "axon.product=$product" --label "axon.environment=$environment" "$network" >/dev/null ||
+        exit 44
+    tell network "$network"
 }
 
 # start "$@": clears the slot and runs the container; the arguments are docker's, after `docker run`.
 start() {
-    clear_slot
-    refuse_foreign_port
+    [ "$occupied" = 0 ] || clear_slot
+    have_network
     if ! start_id=$(docker run -d "$@" 2>&1); then
-        printf '%s\n' "$start_id" >&2
+        # Looked for when it is needed: a start of docker for every deploy would be too dear.
+        case $start_id in
+            *'already allocated'* | *'already in use'*) start_holder=$(port_holder) ;;
+            *) start_holder='' ;;
+        esac
         # A run that fails at the port leaves a container in state `created` behind.
         remove_release >/dev/null
+        printf '%s\n' "$start_id" >&2
+        [ -z "$start_holder" ] || fail 42 "port $port is taken by $start_holder"
         exit 43
     fi
     tell container "$container"

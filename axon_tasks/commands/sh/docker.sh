@@ -1,0 +1,27 @@
+# shellcheck shell=sh disable=SC2154  # set by the caller: image registry_user registry_server
+
+# docker_info: version and free space, with one start of docker.
+docker_info() {
+    docker_told=$(docker info --format '{{.ServerVersion}} {{.DockerRootDir}}' 2>/dev/null)
+    if [ -z "${docker_told%% *}" ]; then
+        # Why not: `docker info` itself answers with an error of its template.
+        docker version --format '{{.Server.Version}}' && echo 'docker info says nothing' >&2
+        exit 40
+    fi
+    tell version "${docker_told%% *}"
+    tell free "$(df -Pk "${docker_told#* }" | awk 'NR == 2 { print $4 }')"
+}
+
+# pull_image: the image, with a login that exists for this command alone. Lines of docker tell how far it is.
+pull_image() {
+    # A shell that is ended runs its EXIT trap only if the signal is trapped, too (dash).
+    trap 'exit 1' HUP INT TERM PIPE
+    if [ -n "$registry_user" ]; then
+        DOCKER_CONFIG=$(mktemp -d) || exit 30
+        export DOCKER_CONFIG
+        trap 'rm -rf "$DOCKER_CONFIG"' EXIT
+        docker login --username "$registry_user" --password-stdin "$registry_server" >/dev/null || exit 33
+    fi
+    docker pull "$image" || exit 34
+    docker image inspect --format '{{json .RepoDigests}} {{.Id}}' "$image"
+}
