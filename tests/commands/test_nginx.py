@@ -110,14 +110,14 @@ def test_a_file_is_ours_only_for_this_very_environment(project: Project) -> None
 def candidate(environment: Environment, bind: str = "10.0.0.21") -> docker.Candidate:
     """A release of the environment on app1."""
     return docker.Candidate(
-        environment=environment, release="1764000000", slot="b", port=30001, address="10.0.0.21",
-        image="r/shop@sha256:ab", reference="r/shop:v2", bind=bind, digest="sha256:ab",
+        environment=environment, release="1764000000", slot="b", port="30001", address="10.0.0.21",
+        reference="r/shop:v2", bind=bind, digest="sha256:ab",
     )  # fmt: skip
 
 
 def test_a_container_is_published_where_nginx_reaches_it(project: Project) -> None:
     """The port is bound to the private address, the container has all labels, and no restart policy before it is healthy."""
-    words = docker.run_arguments(candidate(project.environment("prod")))
+    words = docker.recorded_arguments(candidate(project.environment("prod")))
     assert words[words.index("--publish") + 1] == "10.0.0.21:30001:3000"
     assert words[words.index("--restart") + 1] == "no"
     assert words[words.index("--name") + 1] == "shop-prod-1764000000"
@@ -131,7 +131,7 @@ def test_secrets_are_not_in_the_arguments(project: Project) -> None:
     prod = project.environment("prod")
     container = prod.container.model_copy(update={"env": {"TOKEN": Secret("s3cret")}})
     prod = prod.model_copy(update={"container": container})
-    words = docker.run_arguments(candidate(prod))
+    words = docker.recorded_arguments(candidate(prod))
     assert "/dev/stdin" == words[words.index("--env-file") + 1]
     assert "s3cret" not in " ".join(words)
     assert "TOKEN=s3cret\n" == docker.env_text(prod)
@@ -146,7 +146,7 @@ def test_optional_settings_become_flags(project: Project) -> None:
             "volumes": ("/srv/a:/a",), "extra_hosts": ("db:10.0.0.9",), "command": ("serve", "--all"),
         }
     )  # fmt: skip
-    words = docker.run_arguments(
+    words = docker.recorded_arguments(
         candidate(prod.model_copy(update={"container": container, "env_file": "/srv/.env"}))
     )
     for flag, value in {

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from axon_tasks.commands import docker
-from axon_tasks.commands.shell import centiseconds, command, script
+from axon_tasks.commands.shell import Learnt, Var, centiseconds, command, script, text, word
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,6 +45,29 @@ def test_values_survive_the_shell(value: str) -> None:
 def test_command_quotes_each_word() -> None:
     """A command line is built from words and never from text."""
     assert "docker run 'a b' '$(id)'" == command("docker", "run", "a b", "$(id)")
+
+
+def test_a_word_with_a_variable_is_one_argument(run: Run) -> None:
+    """Text around a variable is quoted, the variable's value is not split, and both readings agree."""
+    parts = ("a b$(id)", Var("value"), "'c")
+    said = run(script(f"printf '%s|' {word(parts)}", (), value="x  *\ny"))
+    assert "a b$(id)x  *\ny'c|" == said.stdout
+    assert said.stdout == text(parts, {"value": "x  *\ny"}) + "|"
+
+
+def test_what_is_learnt_is_asked_for(run: Run) -> None:
+    """A script of a plan that asked nobody stops with the variable's name, and runs once it is exported."""
+    planned = script('printf %s "$slot"', (), slot=Learnt("slot", "plan"))
+    refused = run(planned)
+    assert (True, "") == (refused.returncode != 0, refused.stdout)
+    assert "slot: the step plan learns it" in refused.stderr
+    assert "b" == run(planned, env={**os.environ, "slot": "b"}).stdout
+
+
+def test_a_script_has_the_functions_that_it_needs() -> None:
+    """Functions that are called through others are there; those that nobody calls are not."""
+    made = script("make_state", ("drain", "http"), state="/x")
+    assert ("fail() {" in made, "retire() {" in made, "http_get() {" in made) == (True, False, False)
 
 
 def test_centiseconds() -> None:
