@@ -7,6 +7,7 @@ import datetime as dt
 import json
 import os
 import re
+import shlex
 import shutil
 import threading
 import time
@@ -90,7 +91,7 @@ class RunInfo:
         exit_code: None without an end.
         seconds: From its beginning to its end, or to the last time that something was written.
         version: Of axon-tasks.
-        broken: Why the file cannot be read, or empty.
+        broken: What is wrong with the file, or empty.
     """
 
     run: str
@@ -128,7 +129,17 @@ class Timeline:
 
 
 class TimelineError(AxonError):
-    """A file of a run is missing, damaged, or newer than this program."""
+    """A file of a run is missing, damaged, or newer than this program.
+
+    Args:
+        path: The file.
+        reason: What is wrong with it, as the end of a sentence that begins with `it`.
+        hint: What to type next.
+    """
+
+    def __init__(self, path: Path, reason: str, *, hint: str) -> None:
+        self.reason = reason
+        super().__init__(f"{path}: it {reason}.", hint=hint)
 
 
 class Recorder:
@@ -365,20 +376,19 @@ def load(path: Path) -> Timeline:
             raw = file.read(_MOST_BYTES + 1)
     except OSError as error:
         raise TimelineError(
-            f"Cannot read {path}: {error.strerror or error}.",
+            path,
+            f"cannot be read ({error.strerror or error})",
             hint="Which runs there are: fab timeline --list",
         ) from None
     try:
         return _timeline(_decoded(raw), path)
     except _NewerFormat as newer:
         raise TimelineError(
-            f"{path} {newer}.", hint="Update this one: pip install --upgrade axon-tasks"
+            path, str(newer), hint="Update this one: pip install --upgrade axon-tasks"
         ) from None
     except _Damage as damage:
-        raise TimelineError(
-            f"{path} is no timeline of a run: it {damage}.",
-            hint=f"Remove it if nobody needs it: rm -r {path.parent}",
-        ) from None
+        hint = f"If nobody needs it: rm -r {shlex.quote(str(path.parent))}"
+        raise TimelineError(path, f"is no timeline of a run; it {damage}", hint=hint) from None
 
 
 def runs(folder: Path) -> list[RunInfo]:
@@ -395,7 +405,7 @@ def runs(folder: Path) -> list[RunInfo]:
         try:
             found.append(load(file).info)
         except TimelineError as error:
-            found.append(RunInfo(path.name, file, broken=error.summary))
+            found.append(RunInfo(path.name, file, broken=error.reason))
     return found
 
 

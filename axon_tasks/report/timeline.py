@@ -356,7 +356,7 @@ def listing(runs: Sequence[RunInfo], look: Look) -> str:
 
 def _listed(one: RunInfo, look: Look) -> tuple[str, str, str, str, str]:
     if one.broken:
-        return one.run, "", "broken", "", sanitize(one.broken)
+        return one.run, "", "broken", "", f"it {sanitize(one.broken)}"
     end = (
         "no end" if one.outcome == RUNNING else one.outcome + (f" ({one.exit_code})" if one.exit_code else "")
     )
