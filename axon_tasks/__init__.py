@@ -6,9 +6,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from axon_tasks.remote import Batch, BatchResult, PendingBatch, Section, wait
+    from axon_tasks.remote import Batch, BatchResult, PendingBatch, Section, as_completed, wait, wait_any
 
-__all__ = ["Batch", "BatchResult", "PendingBatch", "Section", "wait"]
+__all__ = ["Batch", "BatchResult", "PendingBatch", "Section", "as_completed", "wait", "wait_any"]
 __version__ = "0.1.0"
 
 

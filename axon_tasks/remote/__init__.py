@@ -10,7 +10,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from axon_tasks.remote.batch import Batch, BatchResult, PendingBatch, Section, wait
+    from axon_tasks.remote.batch import (
+        Batch,
+        BatchResult,
+        PendingBatch,
+        Section,
+        as_completed,
+        wait,
+        wait_any,
+    )
     from axon_tasks.remote.connection import Connection
     from axon_tasks.remote.failures import (
         BatchCancelledError,
@@ -33,8 +41,10 @@ _PLACES = {
     "PendingBatch": "batch",
     "ScriptKilledError": "failures",
     "Section": "batch",
+    "as_completed": "batch",
     "sanitize": "text",
     "wait": "batch",
+    "wait_any": "batch",
 }
 
 __all__ = [
@@ -49,8 +59,10 @@ __all__ = [
     "PendingBatch",
     "ScriptKilledError",
     "Section",
+    "as_completed",
     "sanitize",
     "wait",
+    "wait_any",
 ]
 
 

@@ -15,9 +15,12 @@ told at one point of a deploy belongs into one batch.
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import secrets
 import threading
 import time
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -25,7 +28,8 @@ from typing import TYPE_CHECKING, Any
 from axon_tasks.remote.script import Command, Options, Revealable, render
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
+    from concurrent.futures import Future
     from types import TracebackType
 
     from typing_extensions import Self
@@ -85,7 +89,7 @@ class BatchResult(Mapping[str, Section]):
         bytes_received: Bytes of both streams, with the markers.
         bytes_sent: Bytes of the script that were sent.
         round_trips: How often the way to the server and back was waited for: once with a shell that
-            was ready, twice if it had to be opened first, and not at all if nothing was sent.
+            was ready, up to three times if it had to be opened first, and not at all if nothing was sent.
     """
 
     def __init__(
@@ -178,7 +182,7 @@ class Batch:
         alone = []
         for command in self._commands:
             one = Batch(self.name, sudo=self.sudo, uninterruptible=self.uninterruptible, shell=self.shell)
-            one._commands.append(command)  # noqa: SLF001 - of its own kind; `add` has checked it
+            one._commands.append(command)
             alone.append(one)
         return alone
 
@@ -238,6 +242,7 @@ class Batch:
         timeout: float | None = None,
         on_output: OnOutput | None = None,
         keep_output: bool = True,
+        last: bool = False,
     ) -> BatchResult:
         """Run the commands on a server and wait for their results.
 
@@ -248,6 +253,7 @@ class Batch:
             on_output: Called with label, `"stdout"` or `"stderr"`, and bytes, as they arrive.
             keep_output: False leaves the output out of the result, so that memory stays flat;
                 for use with `on_output`.
+            last: Have no shell made ready for another batch; for the only batch on a connection.
 
         Raises:
             BatchLostError: If the connection broke; what ran after that is unknown.
@@ -255,7 +261,12 @@ class Batch:
             BatchTimeoutError: If it took longer than `timeout`.
         """
         exchange = self._exchange(
-            connection, fail_fast=fail_fast, timeout=timeout, on_output=on_output, keep_output=keep_output
+            connection,
+            fail_fast=fail_fast,
+            timeout=timeout,
+            on_output=on_output,
+            keep_output=keep_output,
+            last=last,
         )
         try:
             exchange.drive()
@@ -272,6 +283,7 @@ class Batch:
         timeout: float | None = None,
         on_output: OnOutput | None = None,
         keep_output: bool = True,
+        last: bool = False,
     ) -> PendingBatch:
         """Start the commands on a server and return at once; the parameters are those of `run`.
 
@@ -279,7 +291,12 @@ class Batch:
         """
         return PendingBatch(
             self._exchange(
-                connection, fail_fast=fail_fast, timeout=timeout, on_output=on_output, keep_output=keep_output
+                connection,
+                fail_fast=fail_fast,
+                timeout=timeout,
+                on_output=on_output,
+                keep_output=keep_output,
+                last=last,
             )
         )
 
@@ -307,17 +324,33 @@ class Batch:
 class PendingBatch:
     """A batch that runs on a server while the caller does something else.
 
+    It may be used in several threads. When nobody holds it any more, it is cancelled: no
+    thread and no channel stays here, and no process on the server, unless the batch is
+    uninterruptible. A listener (`on_output`) that refers to it holds it.
+
     Args:
         exchange: What was prepared; it is started in a thread of its own.
     """
 
     def __init__(self, exchange: Exchange) -> None:
+        from concurrent.futures import Future
+
         self._exchange = exchange
-        self._thread = threading.Thread(
-            target=self._drive, name=f"axon-batch-{exchange.request.batch}", daemon=True
+        self._future: Future[BatchResult] = Future()
+        # The thread knows the exchange and the future, and not this handle: it must not keep it alive.
+        thread = threading.Thread(
+            target=_drive,
+            args=(exchange, self._future),
+            name=f"axon-batch-{exchange.request.batch}",
+            daemon=True,
         )
-        self._done = threading.Event()
-        self._thread.start()
+        _underway.add(exchange)
+        try:
+            thread.start()
+        except BaseException:
+            _underway.discard(exchange)
+            raise
+        weakref.finalize(self, exchange.abandon).atexit = False
 
     @property
     def name(self) -> str:
@@ -331,7 +364,7 @@ class PendingBatch:
 
     def done(self) -> bool:
         """Whether the batch has ended, in whatever way."""
-        return self._done.is_set()
+        return self._future.done()
 
     def result(self, timeout: float | None = None) -> BatchResult:
         """Wait for the batch and give its results.
@@ -343,15 +376,28 @@ class PendingBatch:
             TimeoutError: If it has not ended by then.
             AxonError: As `Batch.run`, and BatchCancelledError if it was cancelled.
         """
-        if not self._done.wait(timeout):
-            msg = f"batch {self.name!r} on {self.server} has not ended within {timeout:g} s"
-            raise TimeoutError(msg)
-        return self._exchange.result()
+        self._await(timeout)
+        return self._future.result()
+
+    def error(self, timeout: float | None = None) -> BaseException | None:
+        """Wait for the batch and give what `result` would raise; None if there is a result.
+
+        It is an AxonError, or what `on_output` has raised. A section that failed is no
+        error: that is in the result.
+
+        Args:
+            timeout: Seconds to wait at most; the batch itself goes on.
+
+        Raises:
+            TimeoutError: If it has not ended by then.
+        """
+        self._await(timeout)
+        return self._future.exception()
 
     def cancel(self) -> None:
         """Stop waiting, and end what still runs on the server unless the batch is uninterruptible."""
-        if not self.done():
-            self._exchange.cancel()
+        if not self.done() and not self._exchange.cancel():
+            _settle(self._future, self._exchange.give_up)
 
     def __enter__(self) -> Self:
         return self
@@ -361,14 +407,12 @@ class PendingBatch:
     ) -> None:
         self.cancel()
 
-    def _drive(self) -> None:
-        try:
-            self._exchange.drive()
-        except BaseException as error:  # noqa: BLE001 - handed to whoever asks for the result
-            self._exchange.cancel()
-            self._exchange.fail(error)
-        finally:
-            self._done.set()
+    def _await(self, timeout: float | None) -> None:
+        from concurrent.futures import wait as wait_for
+
+        if not wait_for([self._future], timeout).done:
+            msg = f"batch {self.name!r} on {self.server} has not ended within {timeout:g} s"
+            raise TimeoutError(msg)
 
 
 def wait(*pending: PendingBatch, timeout: float | None = None) -> bool:
@@ -385,17 +429,100 @@ def wait(*pending: PendingBatch, timeout: float | None = None) -> bool:
         AxonError: After all have ended, what `result` raises for the first that has no result:
             a lost connection is not a failed command.
     """
-    deadline = None if timeout is None else time.monotonic() + timeout
-    results = []
-    failures = []
-    for one in pending:
-        remaining = None if deadline is None else max(0.0, deadline - time.monotonic())
-        try:
-            results.append(one.result(remaining))
-        except TimeoutError:
-            return False
-        except Exception as error:  # noqa: BLE001 - raised below, when all have ended
-            failures.append(error)
-    if failures:
-        raise failures[0]
+    from concurrent.futures import wait as wait_for
+
+    if wait_for(_futures(pending), timeout).not_done:
+        return False
+    results = [one.result() for one in pending]
     return all(result.ok for result in results)
+
+
+def wait_any(*pending: PendingBatch, timeout: float | None = None) -> PendingBatch | None:
+    """Wait for any of several batches.
+
+    Args:
+        pending: What was started with `Batch.start`.
+        timeout: Seconds.
+
+    Returns:
+        The one that has ended first, with results or without; None if there is none when time is up.
+    """
+    from concurrent.futures import FIRST_COMPLETED
+    from concurrent.futures import wait as wait_for
+
+    wait_for(_futures(pending), timeout, FIRST_COMPLETED)
+    return min((one for one in pending if one.done()), key=_when, default=None)
+
+
+def as_completed(*pending: PendingBatch, timeout: float | None = None) -> Iterator[PendingBatch]:
+    """Give batches one by one as they end.
+
+    Args:
+        pending: What was started with `Batch.start`.
+        timeout: Seconds for all of them together.
+
+    Yields:
+        Each of them, with results or without.
+
+    Raises:
+        TimeoutError: If some have not ended by then.
+    """
+    deadline = None if timeout is None else time.monotonic() + timeout
+    left = dict.fromkeys(pending)
+    while left:
+        remaining = None if deadline is None else max(0.0, deadline - time.monotonic())
+        one = wait_any(*left, timeout=remaining)
+        if one is None:
+            names = ", ".join(f"{late.name!r} on {late.server}" for late in left)
+            msg = f"not ended within {timeout:g} s: {names}"
+            raise TimeoutError(msg)
+        del left[one]
+        yield one
+
+
+#: What is driven by a thread of its own.
+_underway: set[Exchange] = set()
+
+
+def _futures(pending: Iterable[PendingBatch]) -> list[Future[BatchResult]]:
+    return [one._future for one in pending]  # noqa: SLF001 - of this module
+
+
+def _when(pending: PendingBatch) -> float:
+    ended = pending._exchange.ended  # noqa: SLF001 - of this module
+    return time.monotonic() if ended is None else ended
+
+
+@atexit.register
+def _end_all() -> None:
+    """Leave nothing behind when the interpreter ends: the threads that would see to it are about to be stopped."""
+    exchanges = list(_underway)
+    for exchange in exchanges:
+        exchange.abandon()
+    for exchange in exchanges:
+        exchange.cancel()
+
+
+def _drive(exchange: Exchange, future: Future[BatchResult]) -> None:
+    """Drive a script to its end; what a thread does."""
+    try:
+        exchange.drive()
+    except BaseException as error:  # noqa: BLE001 - handed to whoever asks for the result
+        exchange.cancel()
+        exchange.fail(error)
+    finally:
+        _settle(future, exchange.result)
+        _underway.discard(exchange)
+
+
+def _settle(future: Future[BatchResult], outcome: Callable[[], BatchResult]) -> None:
+    """Make an outcome known, unless there is one."""
+    from concurrent.futures import InvalidStateError
+
+    with contextlib.suppress(InvalidStateError):
+        try:
+            result = outcome()
+        except BaseException as error:  # noqa: BLE001 - handed to whoever asks for the result
+            future.set_exception(error)
+        else:
+            future.set_result(result)

@@ -32,6 +32,7 @@ from axon_tasks.remote.transport import BROKEN, CHANNEL_TIMEOUT, Transport, clos
 
 if TYPE_CHECKING:
     from axon_tasks.remote.exchange import Exchange
+    from axon_tasks.remote.transport import Wake
 
 #: Seconds for the version line of sshd; one that is overloaded by logins takes its time.
 _BANNER_TIMEOUT = 15.0
@@ -151,7 +152,11 @@ class Connection(fabric.Connection):  # type: ignore[misc]
     def close(self) -> None:
         """End what still runs, and leave nothing: no channel, no thread, no socket, no process."""
         self._abandon()
-        for exchange in self.exchanges.copy():
+        # All are told before the first is waited for.
+        exchanges = self.exchanges.copy()
+        for exchange in exchanges:
+            exchange.abandon()
+        for exchange in exchanges:
             exchange.cancel()
         with self._opening:
             self._abandoned = True
@@ -192,14 +197,15 @@ class Connection(fabric.Connection):  # type: ignore[misc]
             self._sftp = self.transport.open_sftp_client()
         return self._sftp  # type: ignore[no-any-return]
 
-    def ready_shell(self, program: str = "sh") -> tuple[paramiko.Channel, bool]:
+    def ready_shell(self, program: str = "sh", turn: Wake | None = None) -> tuple[paramiko.Channel, int]:
         """Give a channel on which a shell waits for its script.
 
         Args:
             program: The shell.
+            turn: Ends the waiting for a free session when it is abandoned.
 
         Returns:
-            The channel, and whether it was open already.
+            The channel, and how many round trips it takes until the shell can read.
 
         Raises:
             paramiko.SSHException: If the server grants no session.
@@ -211,12 +217,19 @@ class Connection(fabric.Connection):  # type: ignore[misc]
             self.open()
             shells = self._shells
         assert shells is not None  # noqa: S101 - open has just made it
-        return shells.take(program)
+        return shells.take(program, turn)
 
-    def refill(self) -> None:
-        """Have the next shell opened in the background."""
-        if self._shells is not None and self.is_connected:
-            self._shells.refill()
+    def refill(self, *, started: int | None = None) -> None:
+        """Ask for the shells that come next, without waiting for them.
+
+        Args:
+            started: How many of them to have started, at most two: as many as there will be batches at the
+                same time. At first it is one; None leaves it as it is.
+        """
+        shells = self._shells
+        if shells is not None and self.is_connected:
+            with contextlib.suppress(*BROKEN):
+                shells.refill(started)
 
     def ask(self, question: str, *, within: float = 5.0) -> int | None:
         """Run one short, silent command and give its exit code; None if there was no answer in time.
@@ -249,7 +262,8 @@ class Connection(fabric.Connection):  # type: ignore[misc]
         shell = "sh -s"
         if privileged and self.user != "root":
             shell = "sudo -n sh -s"
-        channel = self.transport.run_in_session(f"exec {shell}", wait=within)
+        # Beyond the usual limit: what is to be ended here may be what holds all the sessions.
+        channel = self.transport.run_in_session(f"exec {shell}", wait=within, beyond=1)
         try:
             channel.settimeout(within)
             channel.sendall(_END_SESSION.replace("@SESSION@", str(session)).encode())

@@ -6,7 +6,7 @@ import contextlib
 import threading
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import paramiko
 
@@ -34,6 +34,8 @@ _CHUNK = 32 * 1024
 _SILENCE = 2.0
 #: Seconds to wait for the exit status that explains the end of a stream.
 _EXPLANATION = 5.0
+#: Seconds for which a server may take no bytes, until it is asked whether the script is still wanted.
+_STALL = 0.5
 #: Seconds within which a cancelled script must be ended, or at least told to.
 _CANCEL = 3.0
 
@@ -53,6 +55,7 @@ class Request:
         timeout: Seconds for the whole script.
         on_output: Called with label, stream and bytes.
         keep_output: Whether the result holds the output.
+        last: No other batch follows on this connection.
     """
 
     batch: str
@@ -65,6 +68,7 @@ class Request:
     timeout: float | None = None
     on_output: Callable[[str, str, bytes], None] | None = None
     keep_output: bool = True
+    last: bool = False
 
 
 class Exchange:
@@ -89,11 +93,16 @@ class Exchange:
         self._began = time.monotonic()
         self._ended: float | None = None
         self._failure: BaseException | None = None
+        #: Set before the last bytes go: until then the script runs nothing, whatever happens.
         self._sent = False
-        self._cancelled = False
-        self._lock = threading.Lock()
+        self._ending = False
         self._driver: threading.Thread | None = None
         self._driven = threading.Event()
+
+    @property
+    def ended(self) -> float | None:
+        """When it ended, by the monotonic clock; None while it runs."""
+        return self._ended
 
     def drive(self) -> None:
         """Send the script and read until it has ended; `result` tells how.
@@ -107,10 +116,15 @@ class Exchange:
         try:
             self._send()
             self._receive()
-            if self._cancelled:
+            if self._wake.abandoned and not self._is_finished():
+                self._failure = self._failure or self._cancelled()
                 self._end()
         except BROKEN as error:
-            self._failure = self._failure or self._lost(f"the connection broke ({_worded(error)})")
+            self._failure = self._failure or (
+                self._cancelled()
+                if self._wake.abandoned
+                else self._lost(f"the connection broke ({_worded(error)})")
+            )
         finally:
             self._ended = time.monotonic()
             self._connection.exchanges.discard(self)
@@ -129,27 +143,36 @@ class Exchange:
         """Note an error as the outcome."""
         self._failure = error
 
-    def cancel(self) -> None:
+    def abandon(self) -> None:
+        """Have whoever drives the script end it; waits for nothing and takes no lock, so that a finalizer may call it."""
+        self._stdout.emit = self._stderr.emit = None
+        self._wake.abandon()
+
+    def cancel(self) -> bool:
         """Stop reading and end the script on the server; twice does no harm.
 
         Whoever drives the script ends it, because the end may come while it is being sent.
+
+        Returns:
+            Whether that is done; where a listener or a server that is gone keeps the driver, it comes later.
         """
-        with self._lock:
-            if self._cancelled or self._is_finished():
-                return
-            self._cancelled = True
-            self._failure = self._failure or BatchCancelledError(
-                f"batch {self.request.batch!r} on {self.server} was cancelled", self._collect()
-            )
-        self._stdout.emit = self._stderr.emit = None
-        self._wake.set()
+        self.abandon()
         if self._driver is None or self._driver is threading.current_thread():
-            self._end()
-        else:
-            self._driven.wait(2 * _CANCEL)
+            # It was interrupted and is not driven any more, or the listener calls, which is to return first.
+            if not self._is_finished():
+                self._end()
+            return self._driven.is_set()
+        return self._driven.wait(2 * _CANCEL)
+
+    def give_up(self) -> NoReturn:
+        """Raise the outcome of a script that was cancelled, though its driver has not come back yet."""
+        raise self._cancelled()
 
     def _end(self) -> None:
-        """End the script on the server, unless it must not stop half-way, and close the channel."""
+        """End the script on the server, unless it must not stop half-way, and close the channel; once is enough."""
+        if self._ending:
+            return
+        self._ending = True
         try:
             session = None if self.request.uninterruptible else self._await_session()
             if session is not None:
@@ -166,46 +189,61 @@ class Exchange:
                 self._connection.transport.send_signal(self._open_channel(), "TERM")
 
     def _send(self) -> None:
-        channel, was_ready = self._connection.ready_shell(self.request.shell)
+        if self._wake.abandoned:
+            return
+        channel, distance = self._connection.ready_shell(self.request.shell, self._wake)
         self._channel = channel
-        self._round_trips = 0 if was_ready else 1
-        if self._cancelled:
+        self._round_trips = distance
+        if self._wake.abandoned:
             return
         channel.axon_wake = self._wake  # type: ignore[attr-defined]
-        channel.in_buffer.set_event(self._wake)
-        channel.in_stderr_buffer.set_event(self._wake)
-        self._sent = True
+        channel.in_buffer.set_event(self._wake)  # type: ignore[arg-type]
+        channel.in_stderr_buffer.set_event(self._wake)  # type: ignore[arg-type]
         self._round_trips += 1
         self._transmit(channel)
-        channel.shutdown_write()
-        self._connection.refill()
+        if not self.request.last:
+            self._connection.refill()
 
     def _transmit(self, channel: paramiko.Channel) -> None:
         script = self.request.script.encode("utf-8", errors="surrogateescape")
-        while self._transmitted < len(script):
-            self._transmitted += channel.send(script[self._transmitted : self._transmitted + _CHUNK])
+        # A server that takes no more bytes must not keep us from hearing that the script is not wanted any more.
+        channel.settimeout(_STALL)
+        while self._transmitted < len(script) and not self._wake.abandoned and self._failure is None:
+            chunk = script[self._transmitted : self._transmitted + _CHUNK]
+            self._sent = self._transmitted + len(chunk) == len(script)
+            try:
+                self._transmitted += channel.send(chunk)
+            except TimeoutError:
+                self._sent = False
+                self._check_deadline()
+        self._sent = self._transmitted == len(script)
+        if self._sent:
+            channel.shutdown_write()
 
     def _receive(self) -> None:
-        deadline = None if self.request.timeout is None else self._began + self.request.timeout
-        while not self._is_finished() and not self._cancelled and self._failure is None:
-            heard = self._wake.wait(self._patience(deadline))
+        while not self._is_finished() and not self._wake.abandoned and self._failure is None:
+            heard = self._wake.wait(self._patience())
             self._wake.rearm()
             closed = self._at_end()
             moved = self._drain()
-            if self._is_finished() or self._cancelled:
+            if self._is_finished() or self._wake.abandoned:
                 return
             if closed:
                 self._explain_end()
-            elif deadline is not None and time.monotonic() >= deadline:
-                self._time_out()
+            elif self._check_deadline():
+                return
             elif not heard and not moved and self._has_exited() and not self._runs_on():
                 self._explain_end()
 
-    def _patience(self, deadline: float | None) -> float | None:
+    @property
+    def _deadline(self) -> float | None:
+        return None if self.request.timeout is None else self._began + self.request.timeout
+
+    def _patience(self) -> float | None:
         """Seconds to sleep: for ever, until the deadline, or until a silence must be explained."""
         limits = [_SILENCE] if self._has_exited() else []
-        if deadline is not None:
-            limits.append(max(0.0, deadline - time.monotonic()))
+        if self._deadline is not None:
+            limits.append(max(0.0, self._deadline - time.monotonic()))
         return min(limits) if limits else None
 
     def _drain(self) -> bool:
@@ -265,7 +303,7 @@ class Exchange:
     def _lost(self, how: str) -> BatchLostError:
         what = f"batch {self.request.batch!r} on {self.server}: {how}{self._position()}{self._noise()}"
         if not self._sent:
-            return BatchLostError(what, self._collect(), hint="nothing was sent")
+            return BatchLostError(what, self._collect(), hint="nothing ran: the script had not arrived whole")
         hint = (
             "the script runs on to its end on the server"
             if self.request.uninterruptible
@@ -273,11 +311,20 @@ class Exchange:
         )
         return BatchLostError(what, self._collect(), hint=hint)
 
-    def _time_out(self) -> None:
+    def _check_deadline(self) -> bool:
+        """End the script if it has taken too long; whether it has."""
+        if self._deadline is None or time.monotonic() < self._deadline:
+            return False
         limit = self.request.timeout
         what = f"batch {self.request.batch!r} on {self.server} took longer than {limit:g} s{self._position()}"
         self._failure = BatchTimeoutError(what, self._collect())
-        self._cancelled = True
+        self._end()
+        return True
+
+    def _cancelled(self) -> BatchCancelledError:
+        return BatchCancelledError(
+            f"batch {self.request.batch!r} on {self.server} was cancelled", self._collect()
+        )
 
     def _position(self) -> str:
         running = self._stdout.running
@@ -337,7 +384,7 @@ class Exchange:
                 return None
             self._drain()
             if self._stdout.session is None:
-                self._wake.wait(0.05)
+                self._wake.wait(max(0.0, deadline - time.monotonic()))
                 self._wake.rearm()
         return self._stdout.session
 

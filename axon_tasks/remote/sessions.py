@@ -1,22 +1,35 @@
-"""A shell that is ready before it is needed.
+"""Shells that are ready before they are needed.
 
-Opening a session takes a round trip, asking for `sh -s` and waiting for its first byte
-another one, and a login shell that reads `.bashrc` some 100 ms. A spare session has all
-this behind it, so that a batch costs one round trip.
+A batch that has to open its session waits three round trips: for the session, for the
+window that sshd opens only when it has started a program, and for the result. A login shell
+that reads `.bashrc` adds some 100 ms. Spares have this behind them. There are two kinds:
+
+* an *empty* session, which costs the server nothing and saves one round trip;
+* a *started* shell, which costs it a process, and saves two and the start.
+
+After the login there is one of each. While the first batch runs, the second is started as
+well: a batch that follows at once finds it ready. From the second batch on, all are started.
+
+No thread waits for a spare: Paramiko's own thread notes that it is there.
 """
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from typing import TYPE_CHECKING
 
-from axon_tasks.remote.transport import BROKEN, close_quietly
+import paramiko
+
+from axon_tasks.remote.transport import CHANNEL_TIMEOUT, NEW, close_quietly
 
 if TYPE_CHECKING:
-    import paramiko
+    from axon_tasks.remote.transport import Opening, Transport, Wake
 
-    from axon_tasks.remote.transport import Transport
+#: Sessions in reserve: a started shell takes two round trips to come, so that batches which follow each other at
+#: once, each a round trip long, need two of them on their way.
+_SPARES = 2
+#: The program that is started ahead.
+_PROGRAM = "sh"
 
 
 class Shells:
@@ -29,76 +42,87 @@ class Shells:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
         self._lock = threading.Lock()
-        self._spare: paramiko.Channel | None = None
-        self._filling: threading.Thread | None = None
+        self._spares: list[Opening] = []
+        self._taken = 0
+        self._wanted = 1
         self._closed = False
-        transport.on_scarcity = self._drop_spare
+        transport.on_scarcity = self._drop_spares
 
-    def take(self, shell: str) -> tuple[paramiko.Channel, bool]:
-        """Give a fresh shell: the spare one if there is one, else a new one.
+    def take(self, program: str, turn: Wake | None = None) -> tuple[paramiko.Channel, int]:
+        """Give a fresh shell: a spare one if there is one, else a new one.
 
         Args:
-            shell: The program, such as `sh`; only `sh` is kept in reserve.
+            program: Such as `sh`.
+            turn: Ends the waiting for a free session when it is abandoned.
 
         Returns:
-            The shell, and whether it was there already, so that nothing had to be waited for.
+            The shell, and how many round trips it takes until it can read its script.
 
         Raises:
             paramiko.SSHException: If the connection grants no session.
         """
-        if shell == "sh":
-            spare = self._take_spare()
-            if spare is not None:
-                return spare, True
-        return self._transport.run_in_session(f"exec {shell} -s"), False
-
-    def refill(self) -> None:
-        """Open a spare shell in the background, unless there is one or the sessions are scarce."""
         with self._lock:
-            if self._closed or self._spare is not None or self._filling is not None:
-                return
-            # Two: the spare must not be what the next command has to wait for.
-            if not self._transport.slots.has_room(2):
-                return
-            self._filling = threading.Thread(target=self._fill, name="axon-spare-shell", daemon=True)
-            self._filling.start()
+            self._taken += 1
+        while (spare := self._take_spare(program)) is not None:
+            distance = spare.distance
+            # One that was asked for earlier is there earlier than a new one.
+            if not spare.wait(CHANNEL_TIMEOUT):
+                spare.drop()
+                msg = "Timeout opening channel."
+                raise paramiko.SSHException(msg)
+            if spare.usable:
+                if spare.program is None:
+                    spare.start(program)
+                return spare.channel, distance
+            close_quietly(spare.channel)
+        return self._transport.run_in_session(f"exec {program} -s", turn=turn), NEW
+
+    def refill(self, started: int | None = None) -> None:
+        """Ask for what is missing in the reserve, unless the sessions are scarce; nothing is waited for.
+
+        Args:
+            started: How many shells to have started from now on; None leaves it as it is.
+        """
+        with self._lock:
+            self._wanted = min(_SPARES, self._wanted if started is None else started)
+            if self._taken > 1:
+                self._wanted = _SPARES
+            self._spares = [one for one in self._spares if not one.is_set() or one.usable]
+            self._start_more()
+            while not self._closed and len(self._spares) < _SPARES:
+                # One more must stay free: the spare must not be what the next command has to wait for.
+                spare = self._transport.request_session(_PROGRAM if self._lacks_started() else None, spare=1)
+                if spare is None:
+                    return
+                self._spares.append(spare)
 
     def close(self) -> None:
-        """Open no more spare shells, and close the one there is."""
+        """Ask for no more, and give up what there is."""
         with self._lock:
             self._closed = True
-            filling = self._filling
-        if filling is not None:
-            filling.join(timeout=1)
-        self._drop_spare()
+        self._drop_spares()
 
-    def _fill(self) -> None:
-        channel = None
-        with contextlib.suppress(*BROKEN):
-            # No waiting: whoever needs a session for a command comes first.
-            channel = self._transport.run_in_session("exec sh -s", wait=0)
-        with self._lock:
-            self._filling = None
-            if not self._closed:
-                self._spare, channel = channel, None
-        if channel is not None:
-            close_quietly(channel)
+    def _start_more(self) -> None:
+        """Start shells in sessions of the reserve that are there."""
+        for spare in self._spares:
+            if self._lacks_started() and spare.program is None and spare.is_set():
+                spare.start(_PROGRAM)
 
-    def _take_spare(self) -> paramiko.Channel | None:
-        with self._lock:
-            filling = self._filling
-        if filling is not None:
-            # It has started earlier than a new one would.
-            filling.join()
-        with self._lock:
-            spare, self._spare = self._spare, None
-        if spare is not None and (spare.closed or spare.eof_received):
-            close_quietly(spare)
-            return None
-        return spare
+    def _lacks_started(self) -> bool:
+        return sum(spare.program is not None for spare in self._spares) < self._wanted
 
-    def _drop_spare(self) -> None:
+    def _take_spare(self, program: str) -> Opening | None:
+        """Take the spare that is ready first, if any fits."""
         with self._lock:
-            spare, self._spare = self._spare, None
-        if spare is not None:
-            close_quietly(spare)
+            fitting = [one for one in self._spares if one.program in {program, None}]
+            if not fitting:
+                return None
+            best = min(fitting, key=lambda one: (one.distance, one.program is None))
+            self._spares.remove(best)
+            return best
+
+    def _drop_spares(self) -> None:
+        with self._lock:
+            spares, self._spares = self._spares, []
+        for spare in spares:
+            spare.drop()
