@@ -74,6 +74,7 @@ class Deployment:
     uncertain: bool = False
     tried: bool = False
     retiring: dict[str, str] = field(default_factory=dict)
+    retired: bool = False
     under_lock: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     preview: bool = False

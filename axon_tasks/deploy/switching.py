@@ -302,6 +302,7 @@ def wait_step(run: Deployment, needs: tuple[str, ...]) -> Step:
         return Report("clean-up failed; see the warning")
 
     def learn(results: Mapping[str, BatchResult]) -> Report:
+        run.retired = bool(results)
         return Report("the old release is gone" if results else "nothing to wait for", durations(results))
 
     return Step(

@@ -124,9 +124,14 @@ def summary(run: Deployment, seconds: float) -> str:
     scheme = "https" if run.environment.tls else "http"
     where = f"{scheme}://{run.environment.domain} (release {release.id}, slot {release.slot})"
     lines = [f"Done in {seconds:.2f} s: {release.reference} serves {where}"]
-    if run.retiring:
-        jobs = ", ".join(f"{server}: {job}" for server, job in run.retiring.items())
-        lines.append(f"The release before it drains and is removed in the background ({jobs}).")
+    if run.retired:
+        lines.append("The release before it has been removed.")
+    elif run.retiring:
+        job = next(iter(run.retiring.values()))
+        lines.append(
+            f"The release before it drains and is removed in the background, on {', '.join(sorted(run.retiring))}:"
+            f" fab jobs.show --env={run.environment.name} --job={job}"
+        )
     return "\n".join(lines)
 
 

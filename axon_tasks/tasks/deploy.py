@@ -124,11 +124,11 @@ def _deploy(project: Project, chosen: Sequence[Environment], options: Options, r
     failure = _failure(outcomes)
     recorder.finish(outcome="failed" if failure else "ok", exit_code=failure.code if failure else 0)
     for line in outcome.warnings(outcomes):
-        sys.stderr.write(f"{line}\n")
+        console.write_line(sys.stderr, line)
     if len(outcomes) > 1:
-        sys.stdout.write(f"{outcome.several(outcomes, time.monotonic() - began)}\n")
+        console.write_line(sys.stdout, outcome.several(outcomes, time.monotonic() - began))
     elif failure is None:
-        sys.stdout.write(f"{console.summary(outcomes[0].run, time.monotonic() - began)}\n")
+        console.write_line(sys.stdout, console.summary(outcomes[0].run, time.monotonic() - began))
     if failure is not None:
         raise failure
 

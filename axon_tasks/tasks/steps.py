@@ -19,7 +19,7 @@ def _run(
     from axon_tasks.deploy.preview import preview
     from axon_tasks.deploy.run import Options
     from axon_tasks.deploy.timeline import Recorder
-    from axon_tasks.report import live, outcome, state
+    from axon_tasks.report import console, live, outcome, state
     from axon_tasks.report import plan as shown
 
     recorder = Recorder(command=command_line(), folder=None if dry_run else project.root)
@@ -46,9 +46,9 @@ def _run(
         raise
     recorder.finish(outcome="ok", exit_code=0)
     if name == "inspect":
-        sys.stdout.write(f"{state.inspection(run)}\n")
+        console.write_line(sys.stdout, state.inspection(run))
     elif name == "stage":
-        sys.stdout.write(f"{state.staged(run)}\n")
+        console.write_line(sys.stdout, state.staged(run))
 
 
 _ENV = "Environment of hosts.yml to work on; required."
