@@ -388,7 +388,7 @@ def load(path: Path) -> Timeline:
         ) from None
     except _Damage as damage:
         hint = f"If nobody needs it: rm -r {shlex.quote(str(path.parent))}"
-        raise TimelineError(path, f"is no timeline of a run; it {damage}", hint=hint) from None
+        raise TimelineError(path, str(damage), hint=hint) from None
 
 
 def runs(folder: Path) -> list[RunInfo]:

@@ -26,6 +26,8 @@ _MOST_TOTALS = 12
 _NARROWEST_CHART = 12
 #: Columns below which the round trips make place for the chart.
 _ROOM_FOR_NUMBERS = 64
+#: And those below which there is no list of servers.
+_ROOM_FOR_TABLE = 56
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ _CRITICAL, _NORMAL, _BAD, _DIM, _BOLD = "1;33", "36", "31", "2", "1"
 
 def _can_write(stream: TextIO, signs: Signs) -> bool:
     try:
-        "".join(vars(signs).values()).encode(stream.encoding or "ascii")
+        "".join(vars(signs).values()).encode(getattr(stream, "encoding", None) or "utf-8")
     except (UnicodeEncodeError, LookupError):
         return False
     return True
@@ -116,13 +118,16 @@ def chart(timeline: Timeline, look: Look, environments: Sequence[str] = ()) -> s
 
 
 def _head(info: RunInfo, look: Look) -> list[str]:
-    dot = f" {look.signs.dot} "
-    end = ended(info)
-    facts = [info.run, info.who, info.began.replace("T", " ").replace("Z", " UTC"), end]
+    facts = [info.run, info.who, info.began.replace("T", " ").replace("Z", " UTC"), ended(info)]
     return [
-        look.paint(sanitize(_fit(info.command or info.run, look.columns, look)), _BOLD),
-        sanitize(dot.join(fact for fact in facts if fact)),
+        look.paint(_fit(sanitize(info.command or info.run), look.columns, look), _BOLD),
+        *_joined([sanitize(fact) for fact in facts if fact], look),
     ]
+
+
+def _joined(parts: Sequence[str], look: Look) -> list[str]:
+    """Parts with a dot between them, on as many lines as they need."""
+    return _wrapped("", [*(f"{part} {look.signs.dot}" for part in parts[:-1]), parts[-1]], look)
 
 
 def ended(info: RunInfo) -> str:
@@ -160,8 +165,8 @@ class _Drawing:
 
     def legend(self) -> str:
         signs = self.look.signs
-        told = f"{signs.critical} on the critical path   {signs.normal} beside it   {signs.waiting} waiting"
-        return self.look.paint(" " * self.margin + told if self.numbers else told, _DIM)
+        told = f"{signs.critical} critical   {signs.normal} beside it   {signs.waiting} waiting"
+        return self.look.paint(" " * min(self.margin, self.look.columns - len(told)) + told, _DIM)
 
     def title(self, group: Group) -> str:
         name = sanitize(group.environment) or "all environments"
@@ -264,12 +269,12 @@ def _foot(timeline: Timeline, environments: Sequence[str], look: Look) -> list[s
         )  # fmt: skip
     used = totals(timeline)
     if used:
-        lines += [_sum(used, look)]
+        lines += _sum(used, look)
     idle = idle_gaps(timeline)
     spent = sum(gap.ended - gap.started for gap in idle)
     if idle and used:
         lines += [f"For {seconds(spent)} no server had anything to do."]
-    if len(used) > 1:
+    if len(used) > 1 and look.columns >= _ROOM_FOR_TABLE:
         lines += ["", *_table(used)]
     return lines
 
@@ -297,15 +302,15 @@ def _wrapped(title: str, parts: Sequence[str], look: Look, glue: str = " ") -> l
     return [*lines, line.rstrip()]
 
 
-def _sum(used: Sequence[ServerTotals], look: Look) -> str:
-    dot = f" {look.signs.dot} "
-    return dot.join(
-        (
+def _sum(used: Sequence[ServerTotals], look: Look) -> list[str]:
+    return _joined(
+        [
             counted(sum(one.connections for one in used), "connection"),
             counted(sum(one.round_trips for one in used), "round trip"),
             f"{amount(sum(one.sent for one in used))} sent",
             f"{amount(sum(one.received for one in used))} received",
-        )
+        ],
+        look,
     )
 
 
