@@ -170,6 +170,22 @@ def list_script(directory: str, *, lines: int = 0) -> str:
 done"""
 
 
+def bodies_script(directory: str) -> str:
+    """Give the text that prints what the jobs that run now were given to do.
+
+    Args:
+        directory: Where the jobs are; if it is not there, there are none.
+
+    Raises:
+        UsageError: If the directory cannot be one.
+    """
+    return f"""\
+{_LOOK}for _axon_dir in {_quoted(directory)}/*/; do
+_axon_look "${{_axon_dir%/}}"
+[ "$_axon_state" != running ] || cat "$_axon_dir/cmd"
+done"""
+
+
 def show_script(directory: str, job_id: str, *, lines: int = _LINES) -> str:
     """Give the text that shows one job and the end of its log; it exits NO_SUCH_JOB if there is none.
 
