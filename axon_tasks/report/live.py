@@ -212,7 +212,7 @@ class TerminalScreen(Screen):
 
     def _paint(self, above: str) -> None:
         """One write for everything, so that no half picture is seen; the cursor ends below it."""
-        columns, rows = shutil.get_terminal_size((80, 24))
+        columns, rows = self._size()
         picture = self._picture(columns, rows)
         if not above and picture == self._shown:
             return
@@ -222,6 +222,14 @@ class TerminalScreen(Screen):
         with contextlib.suppress(OSError, ValueError):
             self.stream.write(fitting(self.stream, text))
             self.stream.flush()
+
+    def _size(self) -> tuple[int, int]:
+        """Columns and rows as they are now: an exported COLUMNS would not know of a change."""
+        with contextlib.suppress(OSError, ValueError):
+            size = os.get_terminal_size(self.stream.fileno())
+            if size.columns > 0 and size.lines > 0:
+                return size
+        return shutil.get_terminal_size((80, 24))
 
     def _away(self, columns: int) -> str:
         """Go back to the first line of the picture and erase from there (ECMA-48: CUU, ED).
@@ -319,6 +327,6 @@ def screen(stream: TextIO | None, names: Sequence[str]) -> Iterator[Screen]:
 def _for(stream: TextIO, names: Sequence[str]) -> Screen:
     if not stream.isatty():
         return Screen(stream, names, stamped=True)
-    if os.environ.get("TERM", "dumb") == "dumb":
+    if (os.environ.get("TERM") or "dumb") == "dumb":
         return Screen(stream, names)
     return TerminalScreen(stream, names)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TextIO
 from axon_tasks.deploy.analysis import critical_path, idle_gaps, one_after_the_other, overlap, totals
 from axon_tasks.deploy.timeline import OK, RUNNING
 from axon_tasks.remote.text import sanitize
-from axon_tasks.report.timeline_rows import amount, axis_label, counted, groups, seconds, ticks
+from axon_tasks.report.timeline_rows import amount, axis_label, counted, groups, member, seconds, ticks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -282,8 +282,7 @@ def _foot(timeline: Timeline, environments: Sequence[str], look: Look) -> list[s
 def _path(timeline: Timeline, environment: str, look: Look) -> list[str]:
     told = []
     for one in critical_path(timeline, environment):
-        where = f" {one.server}" if one.server and one.server != one.name else ""
-        what = f"connect {one.name}" if one.kind == "connect" else f"{one.name}{where}"
+        what = " ".join(part for part in member(timeline, one) if part)
         told.append(f"{sanitize(what)} {timeline.ended(one) - one.started:.2f}")
     return [
         f"{part} {look.signs.arrow}" if index + 1 < len(told) else f"{part} s"

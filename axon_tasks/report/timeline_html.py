@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from axon_tasks.deploy.analysis import critical_path, idle_gaps, one_after_the_other, overlap, totals
-from axon_tasks.deploy.timeline import OK, RUNNING
+from axon_tasks.deploy.timeline import FAILED, OK, RUNNING
 from axon_tasks.report.timeline import ended
-from axon_tasks.report.timeline_rows import amount, axis_label, counted, groups, seconds, ticks
+from axon_tasks.report.timeline_rows import amount, axis_label, counted, groups, member, seconds, ticks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -170,6 +170,15 @@ class _Scale:
         left = min(self.at(started), 100 - _NARROWEST)
         return _Box(left, round(max(_NARROWEST, self.at(ended) - left), 3), look, tip, sections)
 
+    def inner(self, section: Span, bar: Bar) -> _Box:
+        """A command within its bar; it stays there even if it is too short to be seen."""
+        outer = self.box(bar.started, bar.ended, "", "")
+        narrowest = min(_NARROWEST, outer.width) / 2
+        left = min(max(self.at(section.started), outer.left), outer.left + outer.width - narrowest)
+        width = max(narrowest, min(self.at(self.timeline.ended(section)), outer.left + outer.width) - left)
+        look = "section bad" if section.outcome == FAILED else "section"
+        return _Box(round(left, 3), round(width, 3), look, "")
+
     def row(self, row: Row) -> dict[str, Any]:
         return {
             "step": row.step,
@@ -188,15 +197,7 @@ class _Scale:
     def bar(self, bar: Bar) -> _Box:
         bad = bar.span.outcome not in {OK, RUNNING}
         look = "bad" if bad else "critical" if bar.critical else "normal"
-        inner = tuple(
-            self.box(
-                max(one.started, bar.started),
-                min(self.timeline.ended(one), bar.ended),
-                "section bad" if one.outcome == "failed" else "section",
-                "",
-            )
-            for one in bar.sections
-        )
+        inner = tuple(self.inner(one, bar) for one in bar.sections)
         return self.box(bar.started, bar.ended, look, self.tip(bar), inner)
 
     def tip(self, bar: Bar) -> str:
@@ -225,12 +226,9 @@ class _Scale:
 
 def _chain(timeline: Timeline, environment: str) -> list[dict[str, str]]:
     return [
-        {
-            "what": f"connect {one.name}" if one.kind == "connect" else one.name,
-            "where": "" if one.server == one.name else one.server,
-            "seconds": seconds(timeline.ended(one) - one.started),
-        }
+        {"what": what, "where": where, "seconds": seconds(timeline.ended(one) - one.started)}
         for one in critical_path(timeline, environment)
+        for what, where in [member(timeline, one)]
     ]
 
 

@@ -203,6 +203,18 @@ def _worst(outcomes: Sequence[str]) -> str:
     return FAILED if FAILED in bad else bad[0] if bad else OK
 
 
+def member(timeline: Timeline, span: Span) -> tuple[str, str]:
+    """What people call a member of the critical path, and the server it is on.
+
+    A batch goes by the name of its step, as its row does.
+    """
+    if span.kind == CONNECT:
+        return f"{CONNECT} {span.name}", ""
+    parent = timeline.spans[span.parent - 1] if span.parent else span
+    name = parent.name if parent.kind == "step" else span.name
+    return name, "" if span.server == name else span.server
+
+
 def seconds(value: float) -> str:
     """Seconds as people read them."""
     return f"{value:.2f} s" if value < 100 else f"{value:.0f} s"  # noqa: PLR2004  (three digits are enough)

@@ -175,3 +175,20 @@ def test_the_json_has_the_timeline_and_what_it_says() -> None:
         made["analysis"]["one_after_the_other"],
         [one["server"] for one in made["analysis"]["servers"]],
     )
+
+
+def test_commands_stay_within_their_bar() -> None:
+    """However short a command was, its mark does not stick out of the bar of its batch."""
+    made = Recorder(command="x")
+    step = made.begin("step", "inspect", environment="prod")
+    batch = made.add("batch", "inspect", 0.0, 0.5, parent=step, environment="prod", server="app1")
+    for began, ended in ((0.0, 0.0), (0.4999, 0.5), (0.5, 0.9)):
+        made.add("section", "one", began, ended, parent=batch, environment="prod", server="app1")
+    made.add("batch", "late", 0.0, 99.0, parent=step, environment="prod", server="app2")
+    made.end(step, at=99.0)
+    rects = [one for one in Page(page(made.timeline())).all("rect") if "%" in one.get("x", "")]
+    [bar] = [one for one in rects if one["class"] == "normal"]
+    left, right = float(bar["x"][:-1]), float(bar["x"][:-1]) + float(bar["width"][:-1])
+    found = [(float(one["x"][:-1]), float(one["width"][:-1])) for one in rects if one["class"] == "section"]
+    assert 3 == len(found)
+    assert [] == [one for one in found if one[0] < left or one[0] + one[1] > right + 0.001 or one[1] <= 0]
