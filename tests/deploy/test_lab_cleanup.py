@@ -245,7 +245,8 @@ def test_an_environment_that_is_deployed_is_skipped(shop: Product) -> None:
         shop.serve(tag)
         shop.settle(servers=("app1",))
     orphans = [
-        create(shop, f"{shop.name}-{env}-5", product=shop.name, environment=env, release="5", slot="a")
+        # In no slot: the deploy would remove what stands in the one that it needs.
+        create(shop, f"{shop.name}-{env}-5", product=shop.name, environment=env, release="5")
         for env in ("staging", "prod")
     ]
     deployer = shop.begin("deploy", "--env=prod", "--tag=sick")
@@ -347,6 +348,47 @@ def test_without_a_known_release_everything_stays(shop: Product) -> None:
     found = clean(shop, "--keep=0")
     assert ({}, before) == (kinds(found), everything(shop))
     assert {"there is no record of what serves"} == {one["why"].rpartition(": ")[2] for one in found["left"]}
+
+
+def test_more_environments_than_one_connection_has_channels(product: Product) -> None:
+    """All locks are held at once, however many environments share a system server (sshd: MaxSessions 10)."""
+    environments = product.settings["environments"]
+    for number in range(12):
+        environments[f"e{number}"] = {
+            "system": ["edge1"],
+            "app": ["app1"],
+            "domain": f"e{number}.{product.domain}",
+        }
+    found = clean(product)
+    assert ([None] * 13, []) == ([one["skipped"] for one in found["environments"]], found["errors"])
+
+
+def test_a_user_that_is_not_root_cleans_up(shop: Product) -> None:
+    """With the rights that a deploy needs, and no others."""
+    for tag in ("v1", "v2", "v3"):
+        shop.serve(tag)
+        shop.settle(servers=("app1",))
+    state = f"/var/lib/axon/{shop.name}/prod"
+    shop.lab.exec("edge1", f"{OLD} {state}/.current.12")
+    for host in shop.settings["hosts"].values():
+        host["user"] = "deploy"
+    sudoers = "/etc/sudoers.d/axon-test-cleanup"
+    shop.lab.exec(
+        "edge1",
+        f"umask 337; cat > {sudoers}",
+        stdin="deploy ALL=(root) NOPASSWD: /usr/bin/sh -s, /bin/sh -s\n",
+    )
+    shop.lab.exec("app1", "usermod -aG docker deploy; chown -R deploy /var/lib/axon")
+    try:
+        found = clean(shop, "--keep=1", "--days=0")
+    finally:
+        shop.lab.exec("edge1", ["rm", "-f", sudoers])
+    removed = kinds(found)
+    assert ([f"{REGISTRY}/{shop.name}:v1"], [".current.12"], 2) == (
+        removed["image"],
+        removed["staging"],
+        len(removed["job"]),
+    )
 
 
 def test_wrong_flags(product: Product) -> None:
