@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 NAMES = ("inspect", "pull", "stage", "start", "health", "switch", "record", "retire")
 #: Those that change something, and therefore need the lock.
 CHANGING = ("start", "switch", "record", "retire")
+#: Those that must know which image is meant.
+VERSIONED = ("pull", "stage", "start")
 
 
 def steps(run: Deployment, name: str) -> tuple[Step, ...]:
@@ -44,6 +46,7 @@ def _pull(run: Deployment) -> tuple[Step, ...]:
 
 
 def _stage(run: Deployment) -> tuple[Step, ...]:
+    _ = run.reference  # a missing tag is told before any server is contacted
     return plan_step(run, ("inspect",)), stage_step(run, ("plan",))
 
 

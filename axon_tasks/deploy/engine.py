@@ -76,8 +76,8 @@ class Step:
         reads: What it relies on while it runs, as `SERVER:THING`.
         changes: What it changes; no other step that reads or changes the same runs meanwhile.
         otherwise: What becomes of it when another step fails while it runs: `abort` ends it, `finish` lets it end.
-        commits: Whether the new state is in force once it has ended well. After that nothing is undone, and the
-            steps that follow run to the end even if the run is interrupted.
+        commits: Whether the new state is in force once it has ended well. After that nothing is undone, a failure ends
+            nothing, and the steps that must finish are run to the end even if the run is interrupted.
         prepare: Local checks and decisions right before something is sent; raises AxonError.
         batch: What one server is sent; None where there is nothing to do. It does no I/O.
         fail_fast: Whether a server stops at the first section that fails.
@@ -215,8 +215,9 @@ class Engine:
             while self._start(pool) or self._running:
                 ended = self._events.get()
                 if ended is None:
+                    # Also after the commit: whoever only waits for something is let go, the rest is finished.
                     self.result.interrupted = True
-                    self._stop()
+                    self._performer.abort()
                 else:
                     defect = self._take(ended) or defect
         if defect is not None:
@@ -262,12 +263,9 @@ class Engine:
             self.result.errors.append(error)
         else:
             self._aborted = True
-        self._stop()
-        return None if isinstance(error, AxonError) else error
-
-    def _stop(self) -> None:
         if not self.result.committed:
             self._performer.abort()
+        return None if isinstance(error, AxonError) else error
 
 
 class Interruptible:

@@ -21,18 +21,19 @@ if TYPE_CHECKING:
     from axon_tasks.remote import Connection
 
 
-class NoFleet:
+class Nobody:
     """The connections of a run that has none."""
 
-    def __getitem__(self, name: str) -> Connection:
+    def __init__(self) -> None:
+        self.recorder = Recorder(command="")
+
+    def __getitem__(self, server: str) -> Connection:
         """Refuse.
 
         Raises:
             AssertionError: Always; a dry run contacts nothing, and a defect must not change that.
         """
-        raise AssertionError(f"a dry run wanted to connect to {name}")
-
-    connection = __getitem__
+        raise AssertionError(f"a dry run wanted to connect to {server}")
 
 
 class Silent:
@@ -57,25 +58,28 @@ class Silent:
         """Tell nobody."""
 
 
-def preview(project: Project, environment: Environment, options: Options) -> Deployment:
+def preview(
+    project: Project, environment: Environment, options: Options, *, versioned: bool = True
+) -> Deployment:
     """A run whose facts are names of what is learnt later.
 
     Args:
         project: The settings of everything.
         environment: What would be deployed.
         options: What the command line says.
+        versioned: Whether the plan needs to know the image; some steps take the release that they find.
 
     Raises:
         UsageError: No version was named.
     """
     listener = Silent()
-    servers = Servers(NoFleet(), listener, Recorder(command=""))  # type: ignore[arg-type]  # on purpose no fleet
+    servers = Servers(Nobody(), listener)  # type: ignore[arg-type]  # on purpose no connections
     run = Deployment(project, environment, servers, listener, options, preview=True)
     run.previous = Learnt("previous", "inspect")
     run.digest = Learnt("digest", "pull")
     run.release = Release(
         id=Learnt("release", "plan"),
-        reference=run.reference,
+        reference=run.reference if versioned else Learnt("image", "inspect"),
         digest=run.digest,
         slot=Learnt("slot", "plan"),
         containers=dict.fromkeys(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,15 +15,14 @@ from axon_tasks.deploy.run import Deployment
 from axon_tasks.deploy.servers import Servers, ServersFailedError, flatten
 from axon_tasks.deploy.starting import undo_limit
 from axon_tasks.errors import AfterSwitchError, AxonError
-from axon_tasks.remote import Fleet
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
-    from axon_tasks.config import Environment, Project
+    from axon_tasks.config import Environment
+    from axon_tasks.deploy.connections import Connections
     from axon_tasks.deploy.engine import Listener, Result
     from axon_tasks.deploy.run import Options
-    from axon_tasks.deploy.timeline import Recorder
     from axon_tasks.remote import BatchResult
 
 
@@ -55,36 +53,30 @@ class Session:
     """Several runs over one set of connections.
 
     Args:
-        project: The settings of everything.
-        fleet: The connections, one per server.
-        recorder: Notes what was done when.
+        connections: One per server.
         told: Called when somebody asks to stop, to say so.
     """
 
-    def __init__(self, project: Project, fleet: Fleet, recorder: Recorder, told: Callable[[], None]) -> None:
-        self.project = project
-        self.fleet = fleet
-        self.recorder = recorder
+    def __init__(self, connections: Connections, told: Callable[[], None]) -> None:
+        self._connections = connections
         self._told = told
-        self._span = recorder.begin("run", "run")
         self._engines: list[Engine] = []
         self._stopped = False
         self._guard = threading.Lock()
 
     def prepare(self, environment: Environment, options: Options, listener: Listener) -> Deployment:
         """A run of one environment, with nothing contacted yet."""
-        span = self.recorder.begin(
-            "environment", environment.name, parent=self._span, environment=environment.name
+        span = self._connections.recorder.begin(
+            "environment", environment.name, parent=self._connections.span, environment=environment.name
         )
         servers = Servers(
-            self.fleet,
+            self._connections,
             listener,
-            self.recorder,
             environment=environment.name,
             span=span,
             sequential=options.sequential,
         )
-        return Deployment(self.project, environment, servers, listener, options)
+        return Deployment(self._connections.project, environment, servers, listener, options)
 
     def run(self, run: Deployment, steps: Sequence[Step]) -> AxonError | None:
         """Run a plan to its end, and take back what it has started if it failed before its commit.
@@ -127,7 +119,7 @@ class Session:
             InterruptedRunError: Ctrl-C was pressed a second time, and the connections were cut.
         """
         try:
-            Interruptible(self.interrupt, self.fleet.close).run(work)
+            Interruptible(self.interrupt, self._connections.close).run(work)
         except KeyboardInterrupt:
             raise InterruptedRunError(
                 "Interrupted twice: the connections were cut, and what was started may still be there.",
@@ -135,94 +127,75 @@ class Session:
             ) from None
 
 
-@contextmanager
-def session(project: Project, recorder: Recorder, told: Callable[[], None] = nothing) -> Iterator[Session]:
-    """Open what runs need and close all of it at the end: connections, locks, threads.
-
-    Args:
-        project: The settings of everything.
-        recorder: Notes what was done when.
-        told: Called when somebody asks to stop, to say so.
-    """
-    # Needed in a moment, and slow to import: it happens while the first connections are waited for.
-    threading.Thread(target=nginx.warm_up, name="axon-templates", daemon=True).start()
-    with Fleet(project) as fleet:
-        yield Session(project, fleet, recorder, told)
-
-
 def alone(
-    project: Project,
+    connections: Connections,
     environment: Environment,
     options: Options,
     listener: Listener,
-    recorder: Recorder,
     plan_of: Callable[[Deployment], Sequence[Step]],
     told: Callable[[], None] = nothing,
 ) -> Deployment:
     """Run another plan than that of a deploy, for one environment.
 
     Args:
-        project: The settings of everything.
+        connections: To the servers.
         environment: Where.
         options: What the command line says.
         listener: Is told about the progress.
-        recorder: Notes what was done when.
         plan_of: Makes the plan.
         told: Called when somebody asks to stop, to say so.
 
     Raises:
         AxonError: It failed; what it had started is removed again.
     """
-    with session(project, recorder, told) as opened:
-        run = opened.prepare(environment, options, listener)
-        steps = plan_of(run)  # a missing tag is told before any server is contacted
-        failed: list[AxonError | None] = []
-        try:
-            opened.guarded(lambda: failed.append(opened.run(run, steps)))
-        finally:
-            run.servers.close()
-        for error in failed:
-            if error is not None:
-                raise error
+    opened = Session(connections, told)
+    run = opened.prepare(environment, options, listener)
+    steps = plan_of(run)
+    failed: list[AxonError | None] = []
+    try:
+        opened.guarded(lambda: failed.append(opened.run(run, steps)))
+    finally:
+        run.servers.close()
+    for error in failed:
+        if error is not None:
+            raise error
     return run
 
 
 def deploy(
-    project: Project,
+    connections: Connections,
     environments: Sequence[Environment],
     options: Options,
     listener: Callable[[str], Listener],
-    recorder: Recorder,
     told: Callable[[], None] = nothing,
 ) -> list[Outcome]:
     """Deploy environments, side by side where they share no app server, in the order given where they do.
 
     Args:
-        project: The settings of everything.
-        environments: What to deploy.
+        connections: To the servers.
+        environments: What to deploy; a version must be known for each.
         options: What the command line says.
         listener: Gives the one who is told about the progress, by the environment's name.
-        recorder: Notes what was done when.
         told: Called when somebody asks to stop, to say so.
 
     Returns:
         How each of them ended, in the order given; one that fails stops no other.
 
     Raises:
-        UsageError: No version was named for one of them; nothing was contacted.
         InterruptedRunError: Ctrl-C was pressed twice.
     """
-    for environment in environments:
-        environment.image_reference(options.tag)
-    with session(project, recorder, told) as opened:
-        runs = [opened.prepare(one, options, listener(one.name)) for one in environments]
-        outcomes = {run.environment.name: Outcome(run.environment.name, run, not_begun(run)) for run in runs}
-        engine = Engine([_whole(run) for run in runs], _Together(opened, outcomes), preview.Silent())
-        try:
-            opened.guarded(lambda: opened.drive(engine))
-        finally:
-            for run in runs:
-                run.servers.close()
+    # Needed in a moment, and slow to import: it happens while the servers are waited for.
+    threading.Thread(target=nginx.warm_up, name="axon-templates", daemon=True).start()
+    opened = Session(connections, told)
+    runs = [opened.prepare(one, options, listener(one.name)) for one in environments]
+    outcomes = {run.environment.name: Outcome(run.environment.name, run, not_begun(run)) for run in runs}
+    steps = [_whole(run) for run in runs]
+    engine = Engine(steps, _Together(opened, outcomes, steps), preview.Silent())
+    try:
+        opened.guarded(lambda: opened.drive(engine))
+    finally:
+        for run in runs:
+            run.servers.close()
     return list(outcomes.values())
 
 
@@ -239,18 +212,24 @@ def _whole(run: Deployment) -> Step:
 class _Together:
     """Performs the deploys of several environments; none of them fails for the others."""
 
-    def __init__(self, opened: Session, outcomes: dict[str, Outcome]) -> None:
+    def __init__(self, opened: Session, outcomes: dict[str, Outcome], steps: Sequence[Step]) -> None:
         self._opened = opened
         self._outcomes = outcomes
+        self._steps = {step.name: step for step in steps}
+        self._ended: list[str] = []
 
     def perform(self, step: Step) -> Report:
         """Deploy one environment to its end."""
         outcome = self._outcomes[step.name]
+        ahead = [name for name in self._ended if self._steps[name].conflicts(step)]
+        if ahead:
+            outcome.run.servers.waited(", ".join(ahead))
         began = time.monotonic()
         try:
             outcome.error = self._opened.run(outcome.run, plan.steps(outcome.run))
         finally:
             outcome.seconds = time.monotonic() - began
+            self._ended.append(step.name)
         return Report()
 
     def abort(self) -> None:
@@ -271,7 +250,9 @@ def verdict(run: Deployment, result: Result) -> AxonError | None:
     told = outcome(run)
     if result.interrupted:
         if result.committed:
-            words = "Interrupted after the switch: the new release serves, and the run was finished."
+            words = (
+                "Interrupted after the switch: the new release serves, and what belongs to it was finished."
+            )
         else:
             words = "Interrupted before the switch: what was started has been taken back."
         return InterruptedRunError("\n".join([words, *map(str, [*errors, *left]), told]))

@@ -14,9 +14,9 @@ from axon_tasks.remote import BatchResult, Section
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from axon_tasks.deploy.connections import Connections
     from axon_tasks.deploy.engine import Listener, Report, Step
-    from axon_tasks.deploy.timeline import Recorder
-    from axon_tasks.remote import Batch, Connection, Fleet, PendingBatch
+    from axon_tasks.remote import Batch, PendingBatch
 
     OnOutput = Callable[[str, str, bytes], None]
 
@@ -63,9 +63,8 @@ class Servers:
     """Performs the steps of one run, and can end all of them at once.
 
     Args:
-        fleet: The connections, one per server; runs that go on at the same time share it.
+        connections: One per server; runs that go on at the same time share them.
         listener: Is told when a server's part of a step begins and ends.
-        recorder: Notes what was done when.
         environment: Whose run it is, for the recorder.
         span: The environment's own span there.
         sequential: One server after the other, and one command per round trip: for debugging, and to compare with.
@@ -73,18 +72,17 @@ class Servers:
 
     def __init__(
         self,
-        fleet: Fleet,
+        connections: Connections,
         listener: Listener,
-        recorder: Recorder,
         *,
         environment: str = "",
         span: int | None = None,
         sequential: bool = False,
     ) -> None:
-        self.fleet = fleet
         self.begun: dict[str, set[str]] = {}
         self._listener = listener
-        self._recorder = recorder
+        self._connections = connections
+        self._recorder = connections.recorder
         self._environment = environment
         self._span = span
         self._sequential = sequential
@@ -126,7 +124,7 @@ class Servers:
             self._listener.server(step.name, server, "running")
             try:
                 # What cannot be reached was sent nothing: that is no lost answer.
-                self.connect(server)
+                _ = self._connections[server]
                 result = self._answer(step, server, batches[server], limit)
                 step.check(server, result)
             except AxonError:
@@ -166,6 +164,12 @@ class Servers:
     def resume(self) -> None:
         """Allow new batches again, for undoing."""
         self._aborted = False
+
+    def waited(self, others: str) -> None:
+        """Note that this environment's turn came only after that of others."""
+        self._recorder.add(
+            "wait", others, 0.0, self._recorder.now(), parent=self._span, environment=self._environment
+        )
 
     def ended(self, outcome: str) -> None:
         """Note that the environment's work has ended."""
@@ -233,7 +237,7 @@ class Servers:
     ) -> BatchResult:
         if self._aborted and abortable:
             raise AbortedError(f"{server}: not started")
-        connection = self.connect(server)
+        connection = self._connections[server]
         span = self._begin(batch, server)
         pending = batch.start(connection, fail_fast=fail_fast, timeout=timeout, on_output=on_output)
         if abortable:
@@ -255,34 +259,6 @@ class Servers:
                 self._running.discard(pending)
         self._end(span, result, "ok" if result.ok else "failed")
         return result
-
-    def connect(self, server: str) -> Connection:
-        """Give the open connection to a server.
-
-        Raises:
-            UnreachableError: It cannot be reached; HostKeyError if its key is not the known one.
-        """
-        if self.fleet.connection(server).is_connected:
-            return self.fleet[server]
-        began = self._recorder.now()
-        try:
-            connection = self.fleet[server]
-        except AxonError:
-            self._note_connect(server, began, "failed")
-            raise
-        self._note_connect(server, began, "ok")
-        return connection
-
-    def _note_connect(self, server: str, began: float, outcome: str) -> None:
-        """Several threads may wait for one login; it is noted once."""
-        with self._guard:
-            if server in self.begun.setdefault("connect", set()):
-                return
-            self.begun["connect"].add(server)
-        self._recorder.add(
-            "connect", server, began, self._recorder.now(),
-            parent=self._span, environment=self._environment, server=server, outcome=outcome,
-        )  # fmt: skip
 
     def _begin(self, batch: Batch, server: str) -> int:
         parent = _CURRENT.get().span or self._span
@@ -321,7 +297,7 @@ class Servers:
         """Start a batch that goes on until the run ends; gives what it said up to the line that is waited for."""
         if self._aborted:
             raise AbortedError(f"{server}: not started")
-        connection = self.connect(server)
+        connection = self._connections[server]
         label = batch.labels[0]
         heard, said = threading.Event(), bytearray()
 
@@ -337,7 +313,8 @@ class Servers:
         while not heard.wait(0.02) and not pending.done():
             pass
         took = time.monotonic() - began
-        self._recorder.end(span, outcome="ok" if heard.is_set() else "failed", received=len(said))
+        outcome = "ok" if heard.is_set() else "failed"
+        self._recorder.end(span, outcome=outcome, round_trips=1, received=len(said))
         if not heard.is_set():
             return pending.result()
         with self._guard:

@@ -311,7 +311,6 @@ def wait_step(run: Deployment, needs: tuple[str, ...]) -> Step:
         needs,
         servers=run.environment.app,
         reads=frozenset(f"{server}:containers of {run.environment.name}" for server in run.environment.app),
-        otherwise="finish",
         batch=batch,
         condition="where an old release is retired",
         timeout=lambda: limit + SHORT,

@@ -93,7 +93,7 @@ def document(run: Deployment, steps: Sequence[Step]) -> dict[str, Any]:
     """The plan as data: per step and server the sections, and the whole script that goes over the wire."""
     return {
         "environment": run.environment.name,
-        "reference": run.reference,
+        "reference": run.wanted().reference,
         "steps": [_step(step) for step in steps],
     }
 

@@ -85,9 +85,12 @@ def deploy(
         raise UsageError("--json goes with --dry-run.", hint="What a run did: fab timeline --json")
     command = command_line()
     if dry_run:
-        options = Options(tag=tag, now=now, wait=wait, sequential=sequential, command=command, run_id="RUN")
+        typed = command.replace(" --dry-run", "").replace(" --json", "")
+        options = Options(tag=tag, now=now, wait=wait, sequential=sequential, command=typed, run_id="RUN")
         sys.stdout.write(_plans(project, chosen, options, as_json=json) + "\n")
         return
+    for environment in chosen:
+        environment.image_reference(tag)  # a missing tag is told before any server is contacted
     recorder = Recorder(command=command, folder=project.root)
     options = Options(
         tag=tag, now=now, wait=wait, sequential=sequential, command=command, run_id=recorder.run_id
@@ -109,18 +112,14 @@ def _plans(project: Project, chosen: Sequence[Environment], options: Options, *,
 
 
 def _deploy(project: Project, chosen: Sequence[Environment], options: Options, recorder: Recorder) -> None:
-    from axon_tasks.deploy.runner import deploy as run_deploy
-    from axon_tasks.report import console, live, outcome
-
     began = time.monotonic()
     try:
-        with ended_like_ctrl_c(), live.screen(sys.stdout, [one.name for one in chosen]) as screen:
-            outcomes = run_deploy(
-                project, chosen, options, screen.listener, recorder, lambda: screen.line(outcome.STOPPING)
-            )
+        outcomes = _run(project, chosen, options, recorder)
     except AxonError as error:
         recorder.finish(outcome="failed", exit_code=error.code)
         raise
+    from axon_tasks.report import console, outcome
+
     failure = _failure(outcomes)
     recorder.finish(outcome="failed" if failure else "ok", exit_code=failure.code if failure else 0)
     for line in outcome.warnings(outcomes):
@@ -131,6 +130,24 @@ def _deploy(project: Project, chosen: Sequence[Environment], options: Options, r
         console.write_line(sys.stdout, console.summary(outcomes[0].run, time.monotonic() - began))
     if failure is not None:
         raise failure
+
+
+def _run(
+    project: Project, chosen: Sequence[Environment], options: Options, recorder: Recorder
+) -> list[Outcome]:
+    from axon_tasks.deploy.connections import Connections
+
+    with ended_like_ctrl_c(), Connections(project, recorder) as connections:
+        if not options.sequential:
+            # The way to the servers takes its time; what is imported next takes some, too.
+            connections.open_early(server for one in chosen for server in one.servers)
+        from axon_tasks.deploy.runner import deploy as run_deploy
+        from axon_tasks.report import live, outcome
+
+        with live.screen(sys.stdout, [one.name for one in chosen]) as screen:
+            return run_deploy(
+                connections, chosen, options, screen.listener, lambda: screen.line(outcome.STOPPING)
+            )
 
 
 def _failure(outcomes: Sequence[Outcome]) -> AxonError | None:

@@ -16,6 +16,7 @@ def _run(
 ) -> None:
     project, environment = one_environment(env, hosts_file)
     from axon_tasks.deploy import alone, runner
+    from axon_tasks.deploy.connections import Connections
     from axon_tasks.deploy.preview import preview
     from axon_tasks.deploy.run import Options
     from axon_tasks.deploy.timeline import Recorder
@@ -25,18 +26,21 @@ def _run(
     recorder = Recorder(command=command_line(), folder=None if dry_run else project.root)
     options = Options(tag=tag, now=now, command=recorder.command, run_id=recorder.run_id)
     if dry_run:
-        planned = preview(project, environment, options)
+        planned = preview(project, environment, options, versioned=name in alone.VERSIONED)
         title = f"the step {name} of {environment.name}"
         sys.stdout.write(shown.text(planned, alone.steps(planned, name), title) + "\n")
         return
     try:
-        with ended_like_ctrl_c(), live.screen(sys.stdout, [environment.name]) as screen:
+        with (
+            ended_like_ctrl_c(),
+            Connections(project, recorder) as connections,
+            live.screen(sys.stdout, [environment.name]) as screen,
+        ):
             run = runner.alone(
-                project,
+                connections,
                 environment,
                 options,
                 screen.listener(environment.name),
-                recorder,
                 lambda run: alone.steps(run, name),
                 lambda: screen.line(outcome.STOPPING),
             )

@@ -172,6 +172,24 @@ def test_interrupted_during_the_commit_the_run_is_finished() -> None:
     assert {"a", "b"} == result.done
 
 
+def test_interrupted_after_the_commit_who_only_waits_is_let_go() -> None:
+    """After the commit an interruption ends the steps that may be ended, and those that must finish still run."""
+    notes = Notes()
+    plan = [
+        step("a", commits=True, otherwise="finish"),
+        step("wait", "a"),
+        step("b", "wait", otherwise="finish"),
+    ]
+    engine = Engine(plan, notes, notes)
+
+    def waiting() -> None:
+        engine.interrupt()
+        assert notes.aborted.wait(20)
+
+    notes.work = {"wait": waiting}
+    assert {"a", "wait", "b"} == engine.run().done
+
+
 def test_a_defect_of_ours_is_raised_as_it_is() -> None:
     """An error that is none of ours is not dressed up as a failed deploy, and ends what runs."""
     notes = Notes()
