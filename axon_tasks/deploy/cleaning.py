@@ -105,7 +105,11 @@ class Outcome:
         ]
         if told:
             lost = any(isinstance(error, UnreachableError) for error in self.errors)
-            raise AxonError("\n".join(told), code=UnreachableError.exit_code if lost else AxonError.exit_code)
+            # One dead system server is the reason for several environments.
+            raise AxonError(
+                "\n".join(dict.fromkeys(told)),
+                code=UnreachableError.exit_code if lost else AxonError.exit_code,
+            )
 
 
 def clean(project: Project, environments: Sequence[Environment], options: Options) -> Outcome:
