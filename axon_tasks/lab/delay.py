@@ -3,6 +3,9 @@
 It runs as a program of its own in the network namespace of a lab host, in front of sshd. What it models is a longer
 way, not a slower one: bytes are held for half a round trip in each direction while others follow behind them, and the
 opening of a connection costs its own round trip.
+
+It sees every byte and knows nothing of SSH, which makes it a witness: it counts, and on SIGUSR1 it writes down which
+way bytes went last and when, for whoever wants to know how often somebody waited for an answer.
 """
 
 from __future__ import annotations
@@ -13,12 +16,18 @@ import contextlib
 import json
 import os
 import pathlib
+import signal
 import socket
+import time
+from collections import deque
 from dataclasses import asdict, dataclass
+from typing import NamedTuple
 
 CHUNK = 256 * 1024
 #: Chunks under way per direction; with CHUNK it bounds the memory of one connection.
 WINDOW = 256
+#: Chunks that the log remembers; the oldest go first. A deployment is some hundreds.
+REMEMBERED = 20_000
 #: Seconds in which the port must become free: sshd leaves it when it reads its new configuration.
 BIND_TIMEOUT = 10.0
 
@@ -34,6 +43,7 @@ class Stats:
         open: Connections that are open now.
         to_server: Bytes that went to the server.
         to_client: Bytes that came back.
+        turns: How often a client spoke after the server had: each of them begins a round trip.
     """
 
     pid: int
@@ -42,12 +52,39 @@ class Stats:
     open: int = 0
     to_server: int = 0
     to_client: int = 0
+    turns: int = 0
 
     def save(self, path: pathlib.Path) -> None:
         """Replace the file as a whole."""
         temporary = path.with_suffix(".tmp")
         temporary.write_text(json.dumps(asdict(self)), encoding="utf-8")
         temporary.replace(path)
+
+
+class Move(NamedTuple):
+    """One chunk on its way; times are those of CLOCK_MONOTONIC, which all processes of a machine share.
+
+    Args:
+        connection: The number of the connection, counted from 1.
+        up: Whether it went to the server.
+        sent: When the proxy took it from its sender.
+        arrived: When the proxy handed it on, half a round trip later.
+        size: Bytes.
+    """
+
+    connection: int
+    up: bool
+    sent: float
+    arrived: float
+    size: int
+
+
+@dataclass
+class _Talk:
+    """One connection: its number, and who spoke last."""
+
+    number: int
+    server_spoke: bool = True
 
 
 class Proxy:
@@ -64,9 +101,17 @@ class Proxy:
         self.rtt = rtt / 1000
         self.state = state
         self.stats = Stats(os.getpid(), rtt)
+        self.moves: deque[Move] = deque(maxlen=REMEMBERED)
+
+    def save_moves(self) -> None:
+        """Write the log beside the statistics, as a whole."""
+        temporary = self.state.with_suffix(".moves.tmp")
+        temporary.write_text(json.dumps(list(self.moves)), encoding="utf-8")
+        temporary.replace(moves_file(self.state))
 
     async def serve(self, port: int) -> None:
         """Listen on all addresses for ever."""
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, self.save_moves)
         server = await self._bind(port)
         self.stats.save(self.state)
         async with server:
@@ -87,13 +132,15 @@ class Proxy:
         self.stats.open += 1
         self.stats.save(self.state)
         try:
-            await self._connect_and_pump(reader, writer)
+            await self._connect_and_pump(reader, writer, _Talk(self.stats.connections))
         finally:
             writer.close()
             self.stats.open -= 1
             self.stats.save(self.state)
 
-    async def _connect_and_pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _connect_and_pump(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, talk: _Talk
+    ) -> None:
         # The client's kernel believes that it is connected at once. On a real way its SYN needs half a round trip,
         # the answer another, and its first bytes another: then the server begins.
         await asyncio.sleep(1.5 * self.rtt)
@@ -107,8 +154,8 @@ class Proxy:
         _no_delay(server_writer)
         try:
             pumps = (
-                asyncio.ensure_future(self._pump(reader, server_writer, "to_server")),
-                asyncio.ensure_future(self._pump(server_reader, writer, "to_client")),
+                asyncio.ensure_future(self._pump(reader, server_writer, talk, up=True)),
+                asyncio.ensure_future(self._pump(server_reader, writer, talk, up=False)),
             )
             # A connection that broke on one side is of no use on the other; one that was closed properly in one
             # direction may still carry bytes in the other.
@@ -121,15 +168,16 @@ class Proxy:
         finally:
             server_writer.close()
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, counter: str) -> None:
+    async def _pump(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, talk: _Talk, *, up: bool
+    ) -> None:
         """Move bytes one way: take them as they come, hand each on half a round trip later."""
-        loop = asyncio.get_running_loop()
         under_way: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(WINDOW)
 
         async def take() -> None:
             while True:
                 chunk = await reader.read(CHUNK)
-                await under_way.put((loop.time() + self.rtt / 2, chunk))
+                await under_way.put((time.monotonic(), chunk))
                 if not chunk:
                     return
 
@@ -137,17 +185,31 @@ class Proxy:
         try:
             while True:
                 # Both are waited for: a connection that breaks must not leave the other side waiting for ever.
-                due, chunk = await _next(under_way, taking)
-                await asyncio.sleep(max(0.0, due - loop.time()))
+                sent, chunk = await _next(under_way, taking)
+                await asyncio.sleep(max(0.0, sent + self.rtt / 2 - time.monotonic()))
                 if not chunk:
                     break
-                setattr(self.stats, counter, getattr(self.stats, counter) + len(chunk))
+                self._note(Move(talk.number, up, sent, time.monotonic(), len(chunk)), talk)
                 writer.write(chunk)
                 await writer.drain()
         finally:
             taking.cancel()
         with contextlib.suppress(OSError):
             writer.write_eof()
+
+    def _note(self, move: Move, talk: _Talk) -> None:
+        self.moves.append(move)
+        if move.up:
+            self.stats.to_server += move.size
+            self.stats.turns += talk.server_spoke
+        else:
+            self.stats.to_client += move.size
+        talk.server_spoke = not move.up
+
+
+def moves_file(state: pathlib.Path) -> pathlib.Path:
+    """Where a proxy writes its log: beside its statistics."""
+    return state.with_suffix(".moves.json")
 
 
 async def _next(

@@ -6,47 +6,61 @@ import re
 import shlex
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from axon_tasks.errors import AxonError, UsageError
 from axon_tasks.tasks.base import Context, task
 
-#: Each of them takes a minute or more.
-MAX_RTTS = 5
+if TYPE_CHECKING:
+    from axon_tasks.lab.bench import Options
+
+#: What is written, and to be written before minutes are spent.
+_JSON, _PAGE, _MARKDOWN = "results.json", "index.html", "tables.md"
 
 
 @task(
     help={
-        "repeat": "Rounds per comparison, 1 to 50. Default: 7.",
-        "rtt": "Round-trip times of SSH in milliseconds, such as 0,50. Default: the one that the lab has.",
-        "out": "JSON file for the results. Default: benchmarks/remote.json of the project.",
+        "only": "Parts to measure: deploy,floor,counts,batch,fanout,listing,output. Default: all.",
+        "rtt": "Round-trip times of SSH in milliseconds, such as 0,50. Default: what each part needs.",
+        "repeat": "Rounds per comparison, 1 to 50. Default: 5 to 11, as each part needs.",
+        "quick": "One round of a little at no round-trip time: shows that all works, judges nothing.",
+        "out": "Directory for the results. Default: benchmarks/ of the project.",
     }
 )
-def bench(_c: Context, repeat: str = "7", rtt: str = "", out: str = "") -> None:
-    """Measure speed in the lab, as ratios within one run.
+def bench(
+    _c: Context, only: str = "", rtt: str = "", repeat: str = "", quick: bool = False, out: str = ""
+) -> None:
+    """Measure speed in the lab, as ratios within a run.
 
-    Starts the lab if needed. Measures a batch against single calls, a section of 100 MB against `ssh host cat`, and
-    the start of `fab --list` against a bare fabfile. The contenders take turns; what counts is the median of the
-    ratios. With --rtt, the lab's round-trip time is changed meanwhile, which breaks connections that others have to
-    it. Exit code 1 if one of the first two misses its budget.
+    Starts the lab if needed. Deployments against the same plan one step after the other and against plain ssh, their
+    round trips, batches against single calls, queries over up to 200 servers, the start of fab, large output. The
+    contenders take turns and are checked; what counts is the median of the ratios. Writes results.json, index.html with
+    charts, and tables.md. All of it takes a quarter of an hour. The lab's round-trip time is changed meanwhile, which
+    breaks connections that others have to it, and put back at the end. Exit code 1 if a budget is missed.
 
     Examples:
       invoke bench
-      invoke bench --rtt=0,50 --repeat=15
+      invoke bench --only=deploy,floor --rtt=0,50 --repeat=15
+      invoke bench --quick --out=/tmp/bench
     """
+    options = _options(only, rtt, repeat, quick=quick)
     from axon_tasks.lab import Lab
     from axon_tasks.lab import bench as measuring
 
-    options = measuring.Options(repeat=_repeat(repeat), rtts=_rtts(rtt))
     lab = Lab()
-    path = _writable(Path(out) if out else lab.root / "benchmarks" / "remote.json")
+    folder = _writable(Path(out) if out else lab.root / "benchmarks")
     facts = measuring.facts(lab.root, shlex.join(["invoke", *sys.argv[1:]]))
-    figures = measuring.run(lab, options, _say)
-    path.write_text(measuring.document(figures, options, facts), encoding="utf-8")
-    _say(f"\n{measuring.table(figures)}\n\nResults: {path}")
-    missed = [f"{figure.what} / {figure.by}: {figure.ratio:.2f}" for figure in figures if figure.missed]
-    if missed:
+    found = measuring.results(measuring.run(lab, options, _say), options, facts)
+    texts = {_JSON: found.as_json(), _PAGE: measuring.page(found), _MARKDOWN: measuring.markdown(found)}
+    for name, text in texts.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    _say(f"\n{measuring.table(found.figures)}\n\nResults: {folder / _JSON}, with charts: {folder / _PAGE}")
+    if found.missed and not options.quick:
         raise AxonError(
-            f"Over budget: {'; '.join(missed)}.", hint="On a busy machine, try again with more --repeat."
+            "Over budget: "
+            + "; ".join(f"{figure.name}: {figure.value:.2f} ({figure.budget})" for figure in found.missed)
+            + ".",
+            hint="On a busy machine, try again with more --repeat.",
         )
 
 
@@ -55,7 +69,20 @@ def _say(text: str) -> None:
     sys.stdout.flush()
 
 
-def _repeat(text: str) -> int:
+def _options(only: str, rtt: str, repeat: str, *, quick: bool) -> Options:
+    from axon_tasks.lab.bench import GROUPS, Options
+
+    parts = tuple(dict.fromkeys(only.split(","))) if only else GROUPS
+    if quick:
+        if repeat or rtt:
+            raise UsageError("--quick has its own --repeat and --rtt.", hint="Leave those away, or --quick.")
+        return Options.quickly(parts)
+    return Options(parts, repeat=_repeat(repeat), rtts=_rtts(rtt))
+
+
+def _repeat(text: str) -> int | None:
+    if not text:
+        return None
     if not re.fullmatch(r"\d{1,4}", text, re.ASCII):
         raise UsageError(f"--repeat={text}: a whole number is needed.")
     return int(text)
@@ -63,25 +90,25 @@ def _repeat(text: str) -> int:
 
 def _rtts(text: str) -> tuple[float, ...]:
     words = text.split(",") if text else []
-    if len(words) > MAX_RTTS or not all(
-        re.fullmatch(r"\d{1,4}(\.\d{1,3})?(ms)?", word, re.ASCII) for word in words
-    ):
-        raise UsageError(f"--rtt={text}: up to {MAX_RTTS} numbers of milliseconds are needed, such as 0,50.")
+    if not all(re.fullmatch(r"\d{1,4}(\.\d{1,3})?(ms)?", word, re.ASCII) for word in words):
+        raise UsageError(f"--rtt={text}: numbers of milliseconds are needed, such as 0,50.")
     return tuple(dict.fromkeys(float(word.removesuffix("ms")) for word in words))
 
 
-def _writable(path: Path) -> Path:
-    """The file for the results: told before minutes are spent if it cannot be written.
+def _writable(folder: Path) -> Path:
+    """The directory for the results: told before minutes are spent if it cannot be written.
 
     Raises:
         UsageError: It cannot.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        is_new = not path.exists()
-        path.open("a", encoding="utf-8").close()
-        if is_new:
-            path.unlink()
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in (_JSON, _PAGE, _MARKDOWN):
+            path = folder / name
+            is_new = not path.exists()
+            path.open("a", encoding="utf-8").close()
+            if is_new:
+                path.unlink()
     except OSError as error:
-        raise UsageError(f"--out={path}: {error.strerror}.") from None
-    return path
+        raise UsageError(f"--out={folder}: {error.strerror}.") from None
+    return folder

@@ -1,125 +1,151 @@
-"""The benchmark: its arithmetic, what it prints, and that each of its measurements works."""
+"""The benchmark: its arithmetic, its options, and what the task does with the results."""
 
 from __future__ import annotations
 
 import itertools
 import json
-from typing import TYPE_CHECKING
+import subprocess
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from invoke.context import Context
 
 from axon_tasks.errors import AxonError, UsageError
 from axon_tasks.lab import bench
-from axon_tasks.lab.bench import Budget, Figure, Options, Payload
+from axon_tasks.lab.bench import (
+    Budget,
+    Contender,
+    Count,
+    Figure,
+    Options,
+    Ratio,
+    Results,
+    Spread,
+    local,
+    suite,
+    target,
+)
+from axon_tasks.lab.bench.figures import figure_from
+from axon_tasks.lab.bench.listing import bare_fabfile, listed
+from axon_tasks.lab.bench.output import Payload
 from axon_tasks.tasks import bench as bench_task
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from axon_tasks.lab import Lab
-
-FASTER = Budget(5, at_least=True, required=True)
-SLOWER = Budget(2, at_least=False, required=True)
+FASTER = Budget(5, at_least=True)
+SLOWER = Budget(2, at_least=False)
 OPTIONAL = Budget(1.3, at_least=False, required=False)
 
 
-def figure(*ratios: float, budget: Budget | None = None, rtt: float | None = 0.0) -> Figure:
-    return Figure("one", "other", rtt, tuple((ratio, 1.0) for ratio in ratios), budget)
+def ratio(
+    *ratios: float, budget: Budget | None = None, rtt: float | None = 0.0, group: str = "batch"
+) -> Ratio:
+    return Ratio(group, "it", rtt, budget, "one", "other", tuple((one, 1.0) for one in ratios))
+
+
+def count(*counted: float, budget: Budget | None = None) -> Count:
+    return Count("counts", "a deploy", 50.0, budget, "at the proxies", "round trips", counted)
+
+
+def results(*figures: Figure) -> Results:
+    return bench.results(figures, Options(repeat=2), {"cores": 2})
 
 
 @pytest.mark.parametrize(
-    ("budget", "ratio", "expected"),
-    [
-        (FASTER, 5.0, True),
-        (FASTER, 4.99, False),
-        (SLOWER, 2.0, True),
-        (SLOWER, 2.01, False),
-    ],
+    ("budget", "value", "expected"),
+    [(FASTER, 5.0, True), (FASTER, 4.99, False), (SLOWER, 2.0, True), (SLOWER, 2.01, False)],
 )
-def test_budget(budget: Budget, ratio: float, expected: bool) -> None:
+def test_budget(budget: Budget, value: float, expected: bool) -> None:
     """A budget is met at its limit and on the right side of it."""
-    assert expected == budget.met(ratio)
+    assert expected == budget.met(value)
 
 
 def test_median_decides() -> None:
     """One spoilt round does not change the verdict, and its ratio is divided within the round."""
-    spoilt = Figure("one", "other", 0.0, ((6.0, 1.0), (12.0, 2.0), (1.0, 1.0)), FASTER)
+    spoilt = Ratio("batch", "it", 0.0, FASTER, "one", "other", ((6.0, 1.0), (12.0, 2.0), (1.0, 1.0)))
 
-    assert [6.0, 6.0, 1.0] == spoilt.ratios
-    assert spoilt.ratio == 6.0
-    assert spoilt.verdict == "PASS"
-    assert not spoilt.missed
+    assert [6.0, 6.0, 1.0] == spoilt.values
+    assert (6.0, "PASS", False) == (spoilt.value, spoilt.verdict, spoilt.missed)
+    assert (6.0, 1.0) == tuple(side.median for side in spoilt.seconds)
+
+
+def test_spread() -> None:
+    """Extremes and quartiles are told, also of a single round."""
+    assert Spread(3.0, 1.0, 2.0, 4.0, 5.0) == Spread.of([5, 1, 3, 2, 4])
+    assert Spread(7.0, 7.0, 7.0, 7.0, 7.0) == Spread.of([7.0])
 
 
 @pytest.mark.parametrize(
     ("one", "verdict", "missed"),
     [
-        (figure(3.0, budget=SLOWER), "over budget", True),
-        (figure(3.0, budget=OPTIONAL), "over budget", False),
-        (figure(3.0, budget=None), "", False),
+        (ratio(3.0, budget=SLOWER), "over budget", True),
+        (count(3.0, budget=SLOWER), "over budget", True),
+        (ratio(3.0, budget=OPTIONAL), "over budget", False),
+        (ratio(3.0), "", False),
     ],
 )
 def test_only_required_budgets_fail(one: Figure, verdict: str, missed: bool) -> None:
     """A missed budget is always told, and is a failure only where it is required."""
-    assert verdict == one.verdict
-    assert missed == one.missed
+    assert (verdict, missed) == (one.verdict, one.missed)
 
 
 def test_take_turns() -> None:
-    """Contenders alternate, the first round does not count, and checking what they returned is not measured."""
+    """Contenders alternate, the first round does not count, and neither preparing nor checking is measured."""
     ticks = itertools.count()
     events: list[str] = []
 
-    def contender(name: str, ticking: int) -> str:
-        events.append(name)
-        for _ in range(ticking):
-            next(ticks)
-        return f"{name} checked"
+    def contender(name: str, ticking: int) -> Contender[str]:
+        def run() -> str:
+            events.append(name)
+            for _ in range(ticking):
+                next(ticks)
+            return f"{name} checked"
 
-    def check(returned: str) -> None:
-        events.append(returned)
-        next(ticks)
+        def check(returned: str) -> None:
+            events.append(returned)
+            next(ticks)
+
+        def prepare() -> None:
+            events.append(f"{name} prepared")
+            next(ticks)
+
+        return Contender(run, check, prepare)
 
     seconds = bench.take_turns(
-        {"a": lambda: contender("a", 1), "b": lambda: contender("b", 4)}, 2, check, lambda: float(next(ticks))
+        {"a": contender("a", 1), "b": contender("b", 4)}, 2, clock=lambda: float(next(ticks))
     )
 
-    assert ["b", "a", "a", "b", "b", "a"] == [event for event in events if "checked" not in event]
-    assert len(events) == 12
+    turns = ["b", "a", "a", "b", "b", "a"]
+    expected = [event for name in turns for event in (f"{name} prepared", name, f"{name} checked")]
+    assert expected == events
     assert {"a": [2.0, 2.0], "b": [5.0, 5.0]} == seconds
 
 
-def test_table() -> None:
-    """The table shows the median, the spread, the budget beside them, and a verdict in words."""
-    text = bench.table([figure(6, 4, 9, budget=FASTER), figure(3, budget=SLOWER), figure(2, rtt=None)])
+def test_contender_with_a_clock_of_its_own() -> None:
+    """What knows its own seconds is believed, and a round that is not to be a warm-up counts."""
+    timed: Contender[float] = Contender(lambda: 0.25, lambda _: None, timed=lambda returned: returned * 2)
 
-    assert [
-        "RTT   WHAT  DIVIDED BY  RATIO  SPREAD     BUDGET  VERDICT      MEDIANS",
-        "0 ms  one   other       6.00   4.00-9.00  >= 5    PASS         6000 / 1000 ms",
-        "0 ms  one   other       3.00   3.00-3.00  <= 2    over budget  3000 / 1000 ms",
-        "      one   other       2.00   2.00-2.00                       2000 / 1000 ms",
-    ] == text.splitlines()
+    assert {"a": [0.5, 0.5]} == bench.take_turns({"a": timed}, 2, warm_up=0)
 
 
-def test_document() -> None:
-    """The JSON holds the facts, how much was measured, and every round with its ratio and budget."""
-    text = bench.document([figure(6, 4, budget=FASTER, rtt=50.0)], Options(repeat=2), {"cores": 2})
-    content = json.loads(text)
+@pytest.mark.parametrize(
+    "one", [ratio(6, 4, budget=FASTER, rtt=50.0), ratio(2, rtt=None), count(4, 5, budget=SLOWER)]
+)
+def test_figures_are_read_back(one: Figure) -> None:
+    """What is written as JSON is read back as the same figure."""
+    assert one == figure_from(json.loads(json.dumps(one.as_dict())))
 
-    assert content["cores"] == 2
-    assert content["options"] == {"repeat": 2, "rtts": [50.0], "size": 100_000_000}
-    assert content["figures"] == [
-        {
-            "what": "one",
-            "by": "other",
-            "rtt": 50.0,
-            "rounds": [[6.0, 1.0], [4.0, 1.0]],
-            "budget": {"limit": 5, "at_least": True, "required": True},
-            "ratio": {"median": 5.0, "min": 4.0, "max": 6.0},
-            "verdict": "PASS",
-        }
-    ]
+
+def test_results_are_read_back() -> None:
+    """The file holds the facts, how much was measured, and every round; the page can be made from it again."""
+    made = results(ratio(6, 4, budget=FASTER), count(4))
+    content = json.loads(made.as_json())
+
+    assert (2, 2) == (content["cores"], content["options"]["repeat"])
+    assert [[6, 1.0], [4, 1.0]] == content["figures"][0]["rounds"]
+    assert made.as_json() == Results.from_json(made.as_json()).as_json()
+    assert bench.page(made) == bench.page(Results.from_json(made.as_json()))
 
 
 @pytest.mark.parametrize("data", [b"1234", b"123456", b"12346"])
@@ -129,13 +155,37 @@ def test_payload_that_did_not_arrive(data: bytes) -> None:
     payload = Payload("/tmp/some", 5, digest)
 
     payload.check(b"12345")
+    payload.check(None)
     with pytest.raises(AxonError):
         payload.check(data)
 
 
 def test_listed() -> None:
     """A task counts once, also when its summary goes on in the next line."""
-    assert bench._listed("Available tasks:\n\n  deploy    One\n            line.\n  lab.up    Two.\n\n") == 2
+    assert listed("Available tasks:\n\n  deploy    One\n            line.\n  lab.up    Two.\n\n") == 2
+
+
+def test_bare_fabfile(tmp_path: Path) -> None:
+    """The fabfile that ours is compared with has as many tasks as it is asked for."""
+    (tmp_path / "fabfile.py").write_text(bare_fabfile(7))
+
+    assert listed(local.run([*local.fab(), "--list"], cwd=tmp_path)) == 7
+
+
+def test_programs_run_as_for_a_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A measured program may keep its compiled modules, whatever this machine says."""
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+
+    assert local.run(["sh", "-c", 'echo "${PYTHONDONTWRITEBYTECODE-unset}"']) == "unset\n"
+
+
+def test_program_that_fails_is_told() -> None:
+    """A contender that fails is an error that says what it said; its time counts for nothing."""
+    with pytest.raises(AxonError, match=r"exit code 3: to stdout\nto stderr"):
+        local.run(["sh", "-c", "echo to stdout; echo to stderr >&2; exit 3"])
+
+
+# --- the run ---------------------------------------------------------------------------------------------------
 
 
 class FakeLab:
@@ -150,16 +200,61 @@ class FakeLab:
         self.history.append(self.rtt)
 
 
-@pytest.mark.parametrize(("rtt", "expected"), [(50.0, [50.0, 0.0]), (0.0, [])])
-def test_round_trip_is_put_back(monkeypatch: pytest.MonkeyPatch, rtt: float, expected: list[float]) -> None:
-    """The lab gets its round-trip time back also when a measurement fails, and is left alone if it has it already."""
+@pytest.fixture
+def fake_lab(monkeypatch: pytest.MonkeyPatch) -> Any:
     FakeLab.history = []
-    monkeypatch.setattr(bench, "Lab", FakeLab)
+    monkeypatch.setattr(target, "Lab", FakeLab)
+    return FakeLab
 
-    with pytest.raises(ZeroDivisionError), bench.round_trip(FakeLab(), rtt, print):  # type: ignore[arg-type]
+
+@pytest.mark.parametrize(("rtt", "expected"), [(50.0, [50.0, 0.0]), (0.0, [])])
+def test_round_trip_is_put_back(fake_lab: Any, rtt: float, expected: list[float]) -> None:
+    """The lab gets its round-trip time back also when a measurement fails, and is left alone if it has it already."""
+    with pytest.raises(ZeroDivisionError), target.round_trip(fake_lab(), rtt, print):
         _ = 1 / 0
 
-    assert expected == FakeLab.history
+    assert expected == fake_lab.history
+
+
+class FakePart:
+    """A part that gives the round-trip time at which it was measured."""
+
+    def __init__(self, *rtts: float) -> None:
+        self.rtts = rtts
+
+    def measure(self, lab: Any, _say: object) -> list[Figure]:
+        return [ratio(lab.rtt + 1)]
+
+
+def test_each_part_at_its_round_trip_times(fake_lab: Any) -> None:
+    """Each round-trip time is set once for all parts that want it, and figures come back in the order of the parts."""
+    wanted = {"a": FakePart(0, 50), "b": FakePart(), "c": FakePart(10, 50)}
+
+    figures = suite.run(fake_lab(), Options(), print, wanted)
+
+    assert [1.0, 51.0, 1.0, 11.0, 51.0] == [one.value for one in figures]
+    assert [0.0, 10, 0.0, 50, 0.0] == fake_lab.history
+
+
+def test_all_parts_are_there() -> None:
+    """Every part can be chosen, alone and with the others."""
+    assert list(bench.GROUPS) == list(suite.parts(Options()))
+    assert ["floor", "batch"] == list(suite.parts(Options(only=("batch", "floor"))))
+
+
+def test_round_trip_times_of_the_command_line() -> None:
+    """--rtt goes to all parts that care, and each has its own without it."""
+    chosen = suite.parts(Options(rtts=(7.0,)))
+    usual = suite.parts(Options())
+
+    assert {"deploy", "floor", "counts", "batch", "output"} == {
+        n for n, part in chosen.items() if part.rtts == (7.0,)
+    }
+    assert (0.0, 10.0, 50.0, 100.0) == usual["batch"].rtts
+    assert {"fanout", "listing"} == {name for name, part in usual.items() if not part.rtts}
+
+
+# --- the task --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -170,10 +265,15 @@ def test_round_trip_is_put_back(monkeypatch: pytest.MonkeyPatch, rtt: float, exp
         {"repeat": "many"},
         {"rtt": "-1"},
         {"rtt": "0,x"},
+        {"rtt": "5000"},
         {"rtt": "1,2,3,4,5,6"},
+        {"only": "deploy,everything"},
+        {"only": ","},
+        {"quick": True, "repeat": "3"},
+        {"quick": True, "rtt": "50"},
     ],
 )
-def test_wrong_flags(monkeypatch: pytest.MonkeyPatch, flags: dict[str, str]) -> None:
+def test_wrong_flags(monkeypatch: pytest.MonkeyPatch, flags: dict[str, Any]) -> None:
     """A flag that makes no sense is told before anything is started."""
     monkeypatch.setattr(bench, "run", lambda *_: pytest.fail("measured"))
 
@@ -184,39 +284,46 @@ def test_wrong_flags(monkeypatch: pytest.MonkeyPatch, flags: dict[str, str]) -> 
 def test_place_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Results that could not be kept are refused before minutes are spent on them."""
     monkeypatch.setattr(bench, "run", lambda *_: pytest.fail("measured"))
+    (tmp_path / "file").touch()
 
     with pytest.raises(UsageError, match=r"^--out="):
-        bench_task.bench(Context(), out=str(tmp_path))
+        bench_task.bench(Context(), out=str(tmp_path / "file"))
 
 
 def test_missed_budget_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A missed budget ends with exit code 1, after the results were written."""
-    monkeypatch.setattr(bench, "run", lambda *_: [figure(3, budget=SLOWER), figure(9, budget=FASTER)])
-    out = tmp_path / "new" / "results.json"
+    """A missed budget ends with exit code 1, after the results were written in all three forms."""
+    monkeypatch.setattr(bench, "run", lambda *_: [ratio(3, budget=SLOWER), ratio(9, budget=FASTER)])
+    out = tmp_path / "new" / "results"
 
-    with pytest.raises(AxonError, match=r"^Over budget: one / other: 3\.00\.") as failed:
+    with pytest.raises(AxonError, match=r"^Over budget: it: one / other: 3\.00 \(<= 2\)\.") as failed:
         bench_task.bench(Context(), out=str(out))
 
     assert failed.value.exit_code == 1
-    assert ["over budget", "PASS"] == [one["verdict"] for one in json.loads(out.read_text())["figures"]]
+    assert ["over budget", "PASS"] == [
+        one["verdict"] for one in json.loads((out / "results.json").read_text())["figures"]
+    ]
+    assert ["index.html", "results.json", "tables.md"] == sorted(path.name for path in out.iterdir())
 
 
-@pytest.mark.lab
-def test_measurements(lab: Lab) -> None:
-    """Each measurement works from end to end, and gives one pair of times per round."""
-    figures = bench.run(lab, Options(repeat=1, size=1_000_000), print)
+def test_quick_run_judges_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A smoke test with a missed budget succeeds: one round of a little says nothing about speed."""
+    monkeypatch.setattr(bench, "run", lambda *_: [ratio(3, budget=SLOWER)])
 
-    whats = [one.what for one in figures if one.budget is not None]
-    assert ["10 calls of `true`", "a section of 1 MB, login included", "fab --list"] == whats
-    assert all(len(one.rounds) == 1 and min(one.rounds[0]) > 0 for one in figures)
-    facts = bench.facts(lab.root, "invoke bench")
-    assert json.loads(bench.document(figures, Options(), facts))["command"] == "invoke bench"
+    bench_task.bench(Context(), quick=True, out=str(tmp_path))
+
+    assert json.loads((tmp_path / "results.json").read_text())["options"]["quick"] is True
 
 
-@pytest.mark.lab
-def test_payload_is_removed(lab: Lab) -> None:
-    """The file that is sent is as large as asked, and nothing of it stays on the server."""
-    with bench._payload(lab, 4321) as payload:
-        assert lab.exec(bench.HOST, ["stat", "-c", "%s", payload.path]).stdout == "4321\n"
+def test_facts_know_the_commit(tmp_path: Path) -> None:
+    """The facts name the commit and whether files differ from it, and say so outside of a repository, too."""
+    for words in (
+        ["init", "-q"],
+        ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "x", "--allow-empty"],
+    ):
+        subprocess.run(["git", *words], cwd=tmp_path, check=True)
+    head = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=tmp_path, check=True, capture_output=True, text=True
+    )
 
-    assert lab.exec(bench.HOST, ["test", "-e", payload.path], check=False).returncode == 1
+    assert head.stdout.strip() == bench.facts(tmp_path, "invoke bench")["commit"]
+    assert bench.facts(tmp_path.parent, "invoke bench")["commit"] is None
