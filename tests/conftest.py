@@ -31,8 +31,8 @@ def why_no_lab() -> str | None:
 
 @pytest.fixture(scope="session")
 def lab() -> Lab:
-    """The lab of this project with two app servers: it is started if needed, and left running."""
-    running = Lab(apps=2, rtt=0.0, root=PROJECT)
+    """The lab of this project as `hosts.yml` describes it: it is started if needed, and left running."""
+    running = Lab(apps=3, rtt=0.0, root=PROJECT)
     running.up(print)
     return running
 

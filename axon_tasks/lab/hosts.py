@@ -27,6 +27,8 @@ DEPLOY_USER = "deploy"
 DEPLOY_UID = 2000
 
 MAX_APPS = 9
+#: What the `hosts.yml` of the project describes.
+DEFAULT_APPS = 3
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from axon_tasks.errors import AxonError, UsageError
 from axon_tasks.lab import machine
 from axon_tasks.lab.hosts import (
+    DEFAULT_APPS,
     MAX_APPS,
     REGISTRY_PASSWORD,
     REGISTRY_PORT,
@@ -119,7 +120,7 @@ class Lab:
     """The lab of one project directory; there is one lab per machine at a time.
 
     Args:
-        apps: How many app servers it has; None keeps what runs, or makes two.
+        apps: How many app servers it has; None keeps what runs, or makes three.
         rtt: Round-trip time of SSH in milliseconds; None keeps what runs, or adds nothing.
         root: The project directory: `.lab/` below it gets the SSH key and the known hosts.
 
@@ -129,7 +130,7 @@ class Lab:
 
     def __init__(self, apps: int | None = None, rtt: float | None = None, root: Path | None = None) -> None:
         state = LabState.load()
-        self.apps = apps if apps is not None else state.apps if state else 2
+        self.apps = apps if apps is not None else state.apps if state else DEFAULT_APPS
         self.rtt = rtt if rtt is not None else state.rtt if state else 0.0
         self.root = (root or find_project()).resolve()
         if not 1 <= self.apps <= MAX_APPS:

@@ -22,7 +22,7 @@ SAMPLES = {"v1": "ok", "v2": "ok", "sick": "sick", "crash": "crash"}
 
 @task(
     help={
-        "apps": "How many app servers, 1 to 9. Default: as it is, or 2.",
+        "apps": "How many app servers, 1 to 9. Default: as it is, or 3.",
         "rtt": "Round-trip time of SSH in milliseconds, 0 to 2000. Default: as it is, or 0.",
     }
 )

@@ -534,10 +534,10 @@ def test_shipped_file(pytestconfig: pytest.Config) -> None:
     project = load(pytestconfig.rootpath / "hosts.yml", {})
     staging, prod = project.environment("staging"), project.environment("prod")
 
-    assert {"edge1": "10.77.0.10", "app1": "10.77.0.21", "app2": "10.77.0.22"} == {
+    assert {"edge1": "10.77.0.10", "app1": "10.77.0.21", "app2": "10.77.0.22", "app3": "10.77.0.23"} == {
         name: host.address for name, host in project.hosts.items()
     }
-    assert (("app2",), ("app1", "app2")) == (staging.app, prod.app)
+    assert (("app3",), ("app1", "app2")) == (staging.app, prod.app)
     assert ("staging.shop.lab", "shop.lab") == (staging.domain, prod.domain)
     assert "10.77.0.5:5000/shop:v1" == str(prod.image_reference())
     assert (20.0, 10.0, "/api/health") == (prod.health.timeout, prod.drain.timeout, prod.health.path)
