@@ -59,6 +59,10 @@ health() {
             tell waiting "not healthy after $(((now - health_start) / 100)) s: $(http_told)"
         fi
         [ "$now" -lt "$health_deadline" ] || { told timeout && exit 20; }
-        sleep "$interval"
+        # Most applications listen within a moment: the first looks come quickly, whatever the interval.
+        case $health_attempts in
+            1 | 2) sleep 0.03 ;;
+            *) sleep "$interval" ;;
+        esac
     done
 }
