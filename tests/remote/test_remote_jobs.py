@@ -70,11 +70,11 @@ def test_cancelling_ends_all_of_it(
     one(
         locally,
         shell,
-        jobs.start_script(folder, "j1", "sleep 4712001 & sh -c 'sleep 4712001; true'; echo no"),
+        jobs.start_script(folder, "j1", "sleep 4715001 & sh -c 'sleep 4715001; true'; echo no"),
     )
     (job,), _, _ = one(locally, shell, jobs.cancel_script(folder, "j1"))
     assert ("done", 143, "") == (job.state, job.exit_code, job.log_tail)
-    assert wait_until(lambda: not running("4712001"))
+    assert wait_until(lambda: not running("4715001"))
 
 
 def test_cancelling_kills_what_does_not_listen(
@@ -85,17 +85,17 @@ def test_cancelling_kills_what_does_not_listen(
     running: Callable[[str], list[int]],
 ) -> None:
     """A job that ignores TERM is killed after the grace."""
-    one(locally, shell, jobs.start_script(folder, "j1", "trap '' TERM; sleep 4712002; sleep 4712002"))
+    one(locally, shell, jobs.start_script(folder, "j1", "trap '' TERM; sleep 4715002; sleep 4715002"))
     (job,), _, _ = one(locally, shell, jobs.cancel_script(folder, "j1", grace=0.3))
     assert ("done", 137) == (job.state, job.exit_code)
-    assert wait_until(lambda: not running("4712002"))
+    assert wait_until(lambda: not running("4715002"))
 
 
 def test_a_killed_recorder_is_a_lost_job(
     locally: Callable[..., Any], shell: str, folder: str, wait_until: Callable[..., bool]
 ) -> None:
     """A job whose recorder was killed is lost, not running for ever."""
-    one(locally, shell, jobs.start_script(folder, "j1", "sleep 4712003"))
+    one(locally, shell, jobs.start_script(folder, "j1", "sleep 4715003"))
     recorder = int(Path(folder, "j1", "pid").read_text().split()[0])
     os.killpg(recorder, signal.SIGKILL)
     assert wait_until(lambda: one(locally, shell, jobs.show_script(folder, "j1"))[0][0].state == "lost")
