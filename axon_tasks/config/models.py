@@ -104,7 +104,7 @@ class Container(Settings):
     )
     volumes: tuple[v.Volume, ...] = Field((), description="mounts, as host:container[:options]")
     network: v.Network | None = Field(
-        None, description="Docker network, which must exist; default: Docker's bridge"
+        None, description="Docker network, made if it is not there; default: Docker's bridge"
     )
     network_alias: v.DockerName | None = Field(None, description="name of the container in its network")
     extra_hosts: tuple[v.ExtraHost, ...] = Field((), description="additional host entries, as name:address")
