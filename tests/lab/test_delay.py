@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
-from axon_tasks.lab.delay import CHUNK, Proxy
+from axon_tasks.lab.delay import CHUNK, REMEMBERED, Move, Proxy, _Talk, moves_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,7 +24,9 @@ async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
     writer.close()
 
 
-def through_proxy(rtt: float, state: Path, client: Client, server: Client = echo) -> Any:
+def through_proxy(
+    rtt: float, state: Path, client: Client, server: Client = echo, *, log: bool = False
+) -> Any:
     """Run a client against a server behind a proxy with a round-trip time in milliseconds."""
 
     async def main() -> Any:
@@ -40,6 +42,8 @@ def through_proxy(rtt: float, state: Path, client: Client, server: Client = echo
                 await asyncio.sleep(0.02)
                 if not proxy.stats.open:
                     break
+            if log:
+                proxy.save_moves()
 
     return asyncio.run(main())
 
@@ -89,6 +93,35 @@ def test_connections_are_counted(tmp_path: Path) -> None:
 
     assert (seen[0]["connections"], seen[0]["open"], seen[0]["pid"]) == (1, 1, os.getpid())
     assert (after["connections"], after["open"]) == (1, 0)
+
+
+def test_turns_and_moves_are_counted(tmp_path: Path) -> None:
+    """A turn begins when the client speaks after the server; the log tells way, size and times of each chunk."""
+
+    async def client(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for _ in range(3):
+            writer.write(b"abc")
+            assert await reader.readexactly(3) == b"abc"
+
+    state = tmp_path / "app1.delay.json"
+    through_proxy(20, state, client, log=True)
+    moves = [Move(*one) for one in json.loads(moves_file(state).read_text())]
+
+    assert json.loads(state.read_text())["turns"] == 3
+    assert [True, False] * 3 == [move.up for move in moves]
+    assert {(1, 3)} == {(move.connection, move.size) for move in moves}
+    assert all(move.arrived - move.sent >= 0.01 for move in moves)
+    assert [one.sent for one in moves] == sorted(one.sent for one in moves)
+
+
+def test_log_is_bounded(tmp_path: Path) -> None:
+    """A proxy that runs for days remembers the last chunks and no more."""
+    proxy = Proxy(1, 1, tmp_path / "state.json")
+    for number in range(REMEMBERED + 5):
+        proxy._note(Move(1, True, number, number, 1), _Talk(1))
+
+    assert REMEMBERED == len(proxy.moves)
+    assert proxy.moves[-1].sent == REMEMBERED + 4
 
 
 def test_server_that_hangs_up_ends_the_connection(tmp_path: Path) -> None:

@@ -20,8 +20,6 @@ from axon_tasks.lab.bench.programs import QUERY
 from axon_tasks.lab.many import many
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from axon_tasks.lab.bench.figures import Figure
     from axon_tasks.lab.bench.options import Options
     from axon_tasks.lab.bench.target import Say
@@ -60,7 +58,7 @@ class Fanout:
     """
 
     def __init__(self, options: Options) -> None:
-        self.repeat = options.rounds(5)
+        self.repeat = options.rounds(4)
         self.rtts: tuple[float, ...] = ()
         self.sizes = options.servers
 
@@ -90,27 +88,23 @@ class Fanout:
             name: Contender(functools.partial(_run, command), check, timed=lambda ran: ran.seconds)
             for name, command in commands.items()
         }
-        seconds = take_turns(contenders, self.repeat)
-        # By themselves, because looking at a program slows it down.
-        seen = {
-            name: [_run(command, looking=True) for _ in range(min(3, self.repeat))]
-            for name, command in commands.items()
-        }
+        # By themselves, because looking at a program slows it down; these are the rounds that do not count.
+        seen = {name: _run(command, looking=True) for name, command in commands.items()}
+        for ran in seen.values():
+            check(ran)
+        seconds = take_turns(contenders, self.repeat, warm_up=0)
         what = f"one query over {len(expected)} servers"
         budget = BUDGET if len(expected) == JUDGED_AT else None
         return [
             Ratio("fanout", what, None, budget, OURS, GROUP, pairs(seconds, OURS, GROUP)),
             Ratio("fanout", what, None, None, OURS, XARGS, pairs(seconds, OURS, XARGS)),
-            *(_count(what, name, "threads", [ran.threads for ran in runs]) for name, runs in seen.items()),
-            *(
-                _count(what, name, "MB of memory", [ran.memory for ran in runs])
-                for name, runs in seen.items()
-            ),
+            *(_count(what, name, "threads", ran.threads) for name, ran in seen.items()),
+            *(_count(what, name, "MB of memory", ran.memory) for name, ran in seen.items()),
         ]
 
 
-def _count(what: str, who: str, unit: str, values: Sequence[float]) -> Count:
-    return Count("fanout", what, None, None, who, unit, tuple(map(float, values)))
+def _count(what: str, who: str, unit: str, most: float) -> Count:
+    return Count("fanout", what, None, None, who, unit, (float(most),))
 
 
 def _commands(servers: Servers, directory: Path) -> dict[str, list[str]]:
