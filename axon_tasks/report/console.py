@@ -31,10 +31,19 @@ def write_line(stream: TextIO, text: str) -> bool:
     """One line, at once: a pipe must not hold it back.
 
     Returns:
+        Whether somebody may have read it.
+    """
+    return write(stream, text + "\n")
+
+
+def write(stream: TextIO, text: str) -> bool:
+    """A text, at once, in one piece.
+
+    Returns:
         Whether somebody may have read it. A reader that has gone (`| head`) must not end a deploy half-way.
     """
     try:
-        stream.write(fitting(stream, text) + "\n")
+        stream.write(fitting(stream, text))
         stream.flush()
     except (OSError, ValueError):
         return False

@@ -1,7 +1,7 @@
 """What people see while a run goes on: what is running now, below the lines of what has ended.
 
-Nothing of a program's start or of a deploy waits for this module: it needs no library, writes from a thread of its
-own, and never raises. The cursor stays visible, so that nothing has to be restored whatever ends the program.
+Nothing of a program's start or of a deploy waits for this module: what draws (`picture`, with rich) is imported and
+called in a thread of its own, until it is there lines appear as in a log, and nothing here raises.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ import shutil
 import sys
 import threading
 import time
-import unicodedata
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TextIO
 
-from axon_tasks.report.console import Progress, fitting, one_line, style, write_line
+from axon_tasks.report.console import Progress, fitting, one_line, write_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from axon_tasks.deploy.engine import Report
+    from axon_tasks.report.picture import Picture
 
 #: Seconds between two pictures.
 _REFRESH = 0.1
@@ -30,7 +30,8 @@ _REFRESH = 0.1
 _FIRST_SIGN, _NEXT_SIGN = 5.0, 10.0
 #: Servers that are named one by one; of more, those that still run are named after their number.
 _MOST_SERVERS = 6
-_SPINNER, _PLAIN_SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏", "|/-\\"
+#: What a terminal must be able to show beside ASCII, or gets words instead of signs: those of a step and of a spinner.
+_SIGNS = "✓✗…⠋"
 
 
 @dataclass
@@ -135,11 +136,24 @@ class Screen:
                         f"  {self.prefix(one.environment)}{one.step:<8} still running after {now - one.since:.0f} s{told}"
                     )
 
+    def start(self) -> None:
+        """Look at what is running now and then, from a thread of its own, until the end."""
+        with self._guard:
+            if self._thread is None and not self._ended.is_set():
+                self._thread = threading.Thread(target=self._loop, name="screen", daemon=True)
+                self._thread.start()
+
     def close(self) -> None:
-        """Take away what shows what is running; what has ended stays."""
+        """Take away what shows what is running; what has ended stays.
+
+        Whoever is writing ends its line first. Nobody waits for the thread, which may be busy with an import.
+        """
         self._ended.set()
-        if self._thread is not None:
-            self._thread.join(timeout=2)
+        with self._guard:
+            self.erase()
+
+    def erase(self) -> None:
+        """Lines only: there is nothing to take away."""
 
     def begun(self, environment: str, step: str, servers: Sequence[str]) -> None:
         """A step runs from now on."""
@@ -149,9 +163,7 @@ class Screen:
             self._running[environment, step] = _Running(
                 environment, step, now, states, sign=now + _FIRST_SIGN
             )
-            if self._thread is None and not self._ended.is_set():
-                self._thread = threading.Thread(target=self._loop, name="screen", daemon=True)
-                self._thread.start()
+            self.start()
 
     def changed(
         self, environment: str, step: str, server: str, *, state: str = "", told: str | None = None
@@ -173,7 +185,9 @@ class Screen:
 
     def _loop(self) -> None:
         while not self._ended.wait(self.interval):
-            self.tick()
+            with self._guard:
+                if not self._ended.is_set():
+                    self.tick()
 
 
 class TerminalScreen(Screen):
@@ -185,45 +199,52 @@ class TerminalScreen(Screen):
         self, stream: TextIO, names: Sequence[str], *, clock: Callable[[], float] = time.monotonic
     ) -> None:
         super().__init__(stream, names, clock=clock)
-        unicode = fitting(stream, _SPINNER) == _SPINNER and fitting(stream, "✓✗…") == "✓✗…"
-        self._spinner = _SPINNER if unicode else _PLAIN_SPINNER
-        self._signs = ("✓", "✗") if unicode else ("ok", "failed")
-        self._more = "…" if unicode else "~"
-        self._shown: list[str] = []
-        self._turn = 0
+        self._unicode = fitting(stream, _SIGNS) == _SIGNS
+        self._signs = ("✓", "✗") if self._unicode else ("ok", "failed")
+        self._picture: Picture | None = None
+
+    def load(self) -> None:
+        """Import what draws, and show what has begun meanwhile; lines go on to appear while this takes its time."""
+        from axon_tasks.report.picture import Picture
+
+        with self._guard:
+            if self._picture is None and not self._ended.is_set():
+                colour = not os.environ.get("NO_COLOR")
+                self._picture = Picture(self.stream, unicode=self._unicode, colour=colour, clock=self._clock)
+                self.tick()
 
     def put(self, text: str) -> None:
         """Write a line above what is running."""
-        self._paint(text + "\n")
+        if not self._draw(text):
+            super().put(text)
 
     def tick(self) -> None:
         """Draw what is running as it is now."""
         with self._guard:
-            self._turn += 1
-            self._paint("")
+            if self._running:
+                self._draw()
 
-    def close(self) -> None:
+    def erase(self) -> None:
         """Leave the lines only."""
+        if self._picture is not None:
+            self._safely(self._picture.close)
+            self._picture = None
+
+    def _draw(self, above: str | None = None) -> bool:
+        """Whether there is something that draws, and it did."""
+        picture, size = self._picture, self._size()
+        if picture is not None:
+            self._safely(lambda: picture.draw(self._told(size.lines - 2), size, above))
+        return self._picture is not None
+
+    def _safely(self, paint: Callable[[], None]) -> None:
+        """A fault in what draws must not end a deploy, which goes on with lines."""
         try:
-            super().close()
-        finally:
-            with self._guard:
-                self._paint("")
+            paint()
+        except Exception:  # noqa: BLE001  (whatever it is: it is about the picture, and the run must go on)
+            self._picture = None
 
-    def _paint(self, above: str) -> None:
-        """One write for everything, so that no half picture is seen; the cursor ends below it."""
-        columns, rows = self._size()
-        picture = self._picture(columns, rows)
-        if not above and picture == self._shown:
-            return
-        text = self._away(columns) + above + "".join(style(self.stream, line, "2") + "\n" for line in picture)
-        self._shown = picture
-        # A terminal that has gone must not end a deploy half-way.
-        with contextlib.suppress(OSError, ValueError):
-            self.stream.write(fitting(self.stream, text))
-            self.stream.flush()
-
-    def _size(self) -> tuple[int, int]:
+    def _size(self) -> os.terminal_size:
         """Columns and rows as they are now: an exported COLUMNS would not know of a change."""
         with contextlib.suppress(OSError, ValueError):
             size = os.get_terminal_size(self.stream.fileno())
@@ -231,39 +252,22 @@ class TerminalScreen(Screen):
                 return size
         return shutil.get_terminal_size((80, 24))
 
-    def _away(self, columns: int) -> str:
-        """Go back to the first line of the picture and erase from there (ECMA-48: CUU, ED).
-
-        A terminal that became narrower has broken the lines, so that they take more rows now.
-        """
-        up = sum(1 + max(0, _columns(line) - 1) // max(1, columns) for line in self._shown)
-        return f"\r\x1b[{up}A\x1b[J" if up else ""
-
-    def _picture(self, columns: int, rows: int) -> list[str]:
-        now, turn = self._clock(), self._spinner[self._turn % len(self._spinner)]
-        lines: list[str] = []
-        for one in () if self._ended.is_set() else self._running.values():
-            head = f"{turn} {self.prefix(one.environment)}{one.step:<8} {now - one.since:6.1f} s  "
-            lines.append(self._cropped(head + one.line(*self._signs), columns - 1))
-        room = max(1, rows - 2)
+    def _told(self, rows: int) -> list[str]:
+        """What is running, a line for each step; those for which there is no room as a number."""
+        now, room = self._clock(), max(1, rows)
+        lines = [
+            f"{self.prefix(one.environment)}{one.step:<8} {now - one.since:6.1f} s  {one.line(*self._signs)}"
+            for one in self._running.values()
+        ]
         if len(lines) > room:
-            lines[room - 1 :] = [self._cropped(f"{turn} and {len(lines) - room + 1} more steps", columns - 1)]
+            lines[room - 1 :] = [f"and {len(lines) - room + 1} more steps"]
         return lines
 
-    def _cropped(self, text: str, columns: int) -> str:
-        if _columns(text) <= columns:
-            return text
-        while text and _columns(text) >= columns:
-            text = text[:-1]
-        return text + self._more
-
-
-def _columns(text: str) -> int:
-    """How many columns a terminal takes for it (UAX #11); combining characters take none."""
-    return sum(
-        0 if unicodedata.combining(sign) else 2 if unicodedata.east_asian_width(sign) in "WF" else 1
-        for sign in text
-    )
+    def _loop(self) -> None:
+        # Without what draws, lines are all that there is.
+        with contextlib.suppress(ImportError):
+            self.load()
+            super()._loop()
 
 
 class EnvironmentListener(Progress):
@@ -327,6 +331,8 @@ def screen(stream: TextIO | None, names: Sequence[str]) -> Iterator[Screen]:
 def _for(stream: TextIO, names: Sequence[str]) -> Screen:
     if not stream.isatty():
         return Screen(stream, names, stamped=True)
-    if (os.environ.get("TERM") or "dumb") == "dumb":
+    if (os.environ.get("TERM") or "dumb") in {"dumb", "unknown"}:
         return Screen(stream, names)
-    return TerminalScreen(stream, names)
+    made = TerminalScreen(stream, names)
+    made.start()
+    return made

@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
+import fcntl
+import importlib.abc
 import io
 import os
 import pty
 import re
 import select
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import threading
 import time
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import given, strategies
 
 from axon_tasks.deploy.engine import Report
 from axon_tasks.deploy.servers import AbortedError
 from axon_tasks.errors import AxonError
 from axon_tasks.report import live
 from axon_tasks.report.live import Screen, TerminalScreen, screen
+from axon_tasks.report.picture import Picture
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from axon_tasks.deploy.engine import Listener
 
@@ -53,8 +59,9 @@ class Emulator(io.StringIO):
             if command == "A":
                 assert self.row >= int(count), "above the first row"
                 self.row -= int(count)
-            elif command == "J":
-                self.rows = [*self.rows[: self.row], self.rows[self.row][: self.column]]
+            elif command == "K":
+                assert "2" == count, repr(found[0])
+                self.rows[self.row] = ""
             elif back:
                 self.column = 0
             elif down:
@@ -73,6 +80,11 @@ class Emulator(io.StringIO):
         self.row, self.column = self.row + 1, 0
         if self.row == len(self.rows):
             self.rows.append("")
+
+    def narrow(self, columns: int) -> None:
+        """Break its rows, as terminals do it when their window becomes narrower; the cursor stays at the end."""
+        rows, self.rows, self.row, self.column, self.columns = self.rows, [""], 0, 0, columns
+        self.write("\n".join(rows))
 
     def lines(self) -> list[str]:
         return [row.rstrip() for row in self.rows if row.strip()]
@@ -100,9 +112,10 @@ def resize(monkeypatch: pytest.MonkeyPatch, columns: int, rows: int) -> None:
 
 
 def still(terminal: Emulator, *names: str, clock: Callable[[], float] | None = None) -> TerminalScreen:
-    """A screen that draws only when it is told to."""
+    """A screen that draws only when it is told to, with all that it needs for that."""
     made = TerminalScreen(terminal, names or ("prod",), clock=clock or Clock())
     made.interval = 3600.0
+    made.load()
     return made
 
 
@@ -126,11 +139,12 @@ def test_a_terminal_shows_what_is_running_below_what_has_ended(terminal: Emulato
     pull(one)
     clock.now += 1.25
     shown.tick()
-    assert ["Deploying v2", "⠙ pull        1.2 s  app1 3 of 7 layers, app2"] == terminal.lines()
+    assert ["Deploying v2", "⠋ pull        1.2 s  app1 3 of 7 layers, app2"] == terminal.lines()
     one.server("pull", "app1", "ok")
     one.server("pull", "app2", "failed")
+    clock.now += 0.25
     shown.tick()
-    assert "⠹ pull        1.2 s  app1 ✓, app2 ✗" == terminal.lines()[-1]
+    assert "⠸ pull        1.5 s  app1 ✓, app2 ✗" == terminal.lines()[-1]
     pulled(one)
     assert ["Deploying v2", PULLED] == terminal.lines()
     shown.close()
@@ -193,7 +207,7 @@ def test_several_environments_are_told_apart(terminal: Emulator) -> None:
     assert [
         "  prod     app1: draining",
         PULLED.replace("  pull", "  prod     pull", 1),
-        "⠙ staging  pull        0.0 s  app1 3 of 7 layers, app2",
+        "⠋ staging  pull        0.0 s  app1 3 of 7 layers, app2",
     ] == terminal.lines()
     shown.close()
 
@@ -205,7 +219,7 @@ def test_a_step_of_one_environment_does_not_end_another_ones(terminal: Emulator)
         shown.listener(name).started("pull")
     shown.listener("a").failed("pull", 1.0, AxonError("x"))
     shown.tick()
-    assert ["  a  pull       1.00 s  failed", "⠙ b  pull        0.0 s"] == terminal.lines()
+    assert ["  a  pull       1.00 s  failed", "⠋ b  pull        0.0 s"] == terminal.lines()
     shown.close()
 
 
@@ -237,17 +251,13 @@ def test_a_narrower_terminal_is_cleaned_up(terminal: Emulator, monkeypatch: pyte
     shown.line("first")
     one.started("pull", ["a-server-with-a-long-name", "another-one-with-a-long-name"])
     shown.tick()
-    text = "\n".join(line.ljust(0) for line in terminal.lines()) + "\n"
-    narrow = Emulator(30)
-    narrow.write(text)
-    assert 4 == len(narrow.lines())
-    shown.stream = narrow
     resize(monkeypatch, 30, 24)
+    terminal.narrow(30)
+    assert 4 == len(terminal.lines())
     shown.tick()
-    assert ["first", 29] == [narrow.lines()[0], len(narrow.lines()[1])]
-    assert 2 == len(narrow.lines())
+    assert ["first", "⠋ pull        0.0 s  a-serve…"] == terminal.lines()
     shown.close()
-    assert ["first"] == narrow.lines()
+    assert ["first"] == terminal.lines()
 
 
 @pytest.mark.parametrize("columns", [1, 5, 20, 40])
@@ -273,7 +283,7 @@ def test_more_steps_than_rows(terminal: Emulator, monkeypatch: pytest.MonkeyPatc
     for number in range(10):
         shown.listener("prod").started(f"s{number}")
     shown.tick()
-    assert (4, "⠙ and 7 more steps") == (len(terminal.lines()), terminal.lines()[-1])
+    assert (4, "⠋ and 7 more steps") == (len(terminal.lines()), terminal.lines()[-1])
     shown.close()
 
 
@@ -288,7 +298,7 @@ def test_many_servers_are_counted(terminal: Emulator) -> None:
     for name in names[:48]:
         one.server("pull", name, "ok")
     shown.tick()
-    assert "⠙ pull        0.0 s  48 of 50 servers, app48, app49" == terminal.lines()[-1]
+    assert "⠋ pull        0.0 s  48 of 50 servers, app48, app49" == terminal.lines()[-1]
     one.finished("pull", 3.0, Report("", {name: 1.0 + number for number, name in enumerate(names)}))
     assert ["  pull       3.00 s  50 servers 1.00 to 50.00 (app49)"] == terminal.lines()
     shown.close()
@@ -302,14 +312,61 @@ def test_what_a_server_says_is_no_command_for_the_terminal(terminal: Emulator) -
     one.progress("pull", "app1", "\x1b[2J\x1b]0;x\x07one\ntwo\r")
     one.message("app1", "\x1b[Hthree\nfour")
     shown.tick()
-    assert ["  app1: three four", "⠙ pull        0.0 s  app1 one two\\x0d"] == terminal.lines()
+    assert ["  app1: three four", "⠋ pull        0.0 s  app1 one two\\x0d"] == terminal.lines()
     one.finished("pull", 1.0, Report("\x1b[2Jfive\nsix"))
     assert "  pull       1.00 s  five six" == terminal.lines()[-1]
     shown.close()
 
 
-def test_nothing_is_written_while_nothing_changes(terminal: Emulator) -> None:
-    """A picture that is on the screen already is not written again."""
+HOSTILE = "[red]x[/red] [link=http://x]y[/link] [/] :smile: \\[z] 10.0.0.1 'q' {e}"
+
+
+def test_what_a_server_says_is_no_markup(terminal: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Brackets, emoji names, addresses and quotes appear as they are, and get no colours of their own."""
+    written: list[str] = []
+    shown = still(terminal)
+    one = shown.listener("prod")
+    one.started("pull", ["app1"])
+    one.progress("pull", "app1", HOSTILE)
+    one.message("app1", HOSTILE)
+    shown.tick()
+    assert [f"  app1: {HOSTILE}", f"⠋ pull        0.0 s  app1 {HOSTILE}"[:78] + "…"] == terminal.lines()
+    monkeypatch.setattr(Emulator, "write", lambda _self, text: written.append(text))
+    one.finished("pull", 1.0, Report(HOSTILE))
+    shown.close()
+    colours = re.findall("\x1b\\[[0-9;]*m", "".join(written))
+    assert (["\x1b[32m", "\x1b[0m"], True) == (colours, HOSTILE in "".join(written))
+
+
+@given(strategies.text())
+def test_a_line_is_the_same_on_a_terminal_and_in_a_log(text: str) -> None:
+    """Whatever a server says, and however long it is, what draws hands it on unchanged."""
+    terminal, log = Emulator(10**6), io.StringIO()
+    shown, told = still(terminal), Screen(log, ["prod"])
+    for one in (shown.listener("prod"), told.listener("prod")):
+        one.started("pull", ["app1"])
+        one.message("app1", text)
+        one.finished("pull", 1.0, Report(text))
+    shown.close()
+    told.close()
+    assert [line.rstrip() for line in log.getvalue().splitlines()] == terminal.lines()
+
+
+def test_a_picture_is_one_write(terminal: Emulator) -> None:
+    """A line and what is running below it reach the terminal together, so that no half picture is seen."""
+    shown = still(terminal)
+    one = shown.listener("prod")
+    one.started("pull", ["app1"])
+    one.started("inspect", ["edge1"])
+    before = terminal.writes
+    shown.tick()
+    one.message("app1", "draining")
+    assert (2, 3) == (terminal.writes - before, len(terminal.lines()))
+    shown.close()
+
+
+def test_nothing_is_written_while_nothing_runs(terminal: Emulator) -> None:
+    """While no step runs, nothing is drawn."""
     shown = still(terminal)
     shown.line("one")
     before = terminal.writes
@@ -356,7 +413,9 @@ def test_lines_that_belong_together_stay_together_in_a_log() -> None:
     assert re.fullmatch(r"\d\d:\d\d:\d\dZ one\n {10}two\n", log.getvalue())
 
 
-@pytest.mark.parametrize(("term", "expected"), [("dumb", Screen), ("", Screen), ("xterm", TerminalScreen)])
+@pytest.mark.parametrize(
+    ("term", "expected"), [("dumb", Screen), ("unknown", Screen), ("", Screen), ("xterm", TerminalScreen)]
+)
 def test_a_terminal_that_cannot_move_its_cursor_gets_lines(
     monkeypatch: pytest.MonkeyPatch, term: str, expected: type
 ) -> None:
@@ -416,8 +475,37 @@ def test_characters_that_a_terminal_has_not(monkeypatch: pytest.MonkeyPatch) -> 
     pull(shown.listener("prod"))
     shown.listener("prod").server("pull", "app2", "ok")
     shown.tick()
-    assert ["/ pull        0.0 s  app1 3 of 7 layers, app2 ok"] == terminal.lines()
+    assert ["- pull        0.0 s  app1 3 of 7 layers, app2 ok"] == terminal.lines()
     shown.close()
+
+
+LONG = """
+import time
+from axon_tasks.report.live import screen
+with screen(None, ["prod"]) as shown:
+    shown.listener("prod").started("pull", ["a-server-with-a-long-name", "another-one-with-a-long-name", "a-third"])
+    time.sleep(60)
+"""
+
+
+def set_columns(terminal: int, columns: int) -> None:
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+
+
+def test_a_resized_terminal_is_noticed_at_once() -> None:
+    """What is running is cut at the width that the terminal has now, whatever the environment says."""
+    ours, theirs = pty.openpty()
+    set_columns(theirs, 60)
+    environ = {**os.environ, "TERM": "xterm", "COLUMNS": "200", "LINES": "24"}
+    with subprocess.Popen(
+        [sys.executable, "-c", LONG], stdin=theirs, stdout=theirs, stderr=subprocess.DEVNULL, env=environ
+    ) as process:
+        read_until(ours, "a-server-with-a-long-name, another-on…".encode())
+        set_columns(theirs, 30)
+        read_until(ours, "a-serve…".encode())
+        process.kill()
+    os.close(theirs)
+    os.close(ours)
 
 
 PROGRAM = """
@@ -465,8 +553,125 @@ def read_until(handle: int, wanted: bytes | None) -> bytes:
     return said
 
 
-def test_the_live_view_needs_no_library() -> None:
-    """Showing what runs imports neither a terminal library nor templates: nothing of a deploy waits for that."""
+@pytest.fixture
+def slow_import(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[threading.Event, threading.Event]]:
+    """What draws is imported when the second event is set; the first one tells that somebody waits for that."""
+    asked, there = threading.Event(), threading.Event()
+
+    class Slow(importlib.abc.MetaPathFinder):
+        def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+            if name == PICTURE:
+                asked.set()
+                assert there.wait(30)
+
+    monkeypatch.delitem(sys.modules, PICTURE, raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Slow(), *sys.meta_path])
+    yield asked, there
+    there.set()
+
+
+PICTURE = "axon_tasks.report.picture"
+
+
+def test_nothing_waits_for_the_library(
+    terminal: Emulator, slow_import: tuple[threading.Event, threading.Event]
+) -> None:
+    """While it is imported lines appear at once; what has begun meanwhile is shown as soon as it is there."""
+    asked, there = slow_import
+    with screen(terminal, ["prod"]) as shown:
+        assert asked.wait(30)
+        one = shown.listener("prod")
+        pull(one)
+        one.message("app1", "draining")
+        assert ["  app1: draining"] == terminal.lines()
+        there.set()
+        wait_for(lambda: len(terminal.lines()) == 2)
+        assert "app1 3 of 7 layers, app2" in terminal.lines()[-1]
+        pulled(one)
+    assert ["  app1: draining", PULLED] == terminal.lines()
+
+
+def test_the_end_does_not_wait_for_the_library(
+    terminal: Emulator, slow_import: tuple[threading.Event, threading.Event]
+) -> None:
+    """A run that ends before it is there just ends, and nothing is drawn afterwards."""
+    asked, there = slow_import
+    with screen(terminal, ["prod"]) as shown:
+        assert asked.wait(30)
+        pull(shown.listener("prod"))
+        shown.line("one")
+    assert not there.is_set()
+    before = terminal.writes
+    there.set()
+    assert shown._thread is not None
+    shown._thread.join(30)
+    assert not shown._thread.is_alive()
+    assert (["one"], before) == (terminal.lines(), terminal.writes)
+
+
+def wait_for(what: Callable[[], bool]) -> None:
+    """Until it is so; a test that waits in vain fails."""
+    until = time.monotonic() + 30
+    while not what():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def test_a_fault_of_the_library_ends_nothing(terminal: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When drawing fails, all lines appear all the same."""
+    failures: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", failures.append)
+    monkeypatch.setattr(Picture, "__rich_console__", lambda *_: 1 / 0)
+    with screen(terminal, ["prod"]) as shown:
+        everything(shown.listener("prod"), lambda: time.sleep(0.12))
+    assert (LINES, []) == (terminal.lines(), failures)
+
+
+def test_a_missing_library_ends_nothing(terminal: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it cannot be imported, there are lines."""
+    failures: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", failures.append)
+    monkeypatch.setitem(sys.modules, PICTURE, None)
+    with screen(terminal, ["prod"]) as shown:
+        everything(shown.listener("prod"), lambda: time.sleep(0.02))
+    assert (LINES, []) == (terminal.lines(), failures)
+
+
+IMPORTS = """
+import io, sys, time
+from axon_tasks.report.live import screen
+class Stream(io.StringIO):
+    def isatty(self): return sys.argv[1] == "terminal"
+with screen(Stream(), ["prod"]) as shown:
+    one = shown.listener("prod")
+    one.started("pull", ["app1"])
+    until = time.monotonic() + float(sys.argv[2])
+    while "rich.live" not in sys.modules and time.monotonic() < until:
+        time.sleep(0.01)
+print(sorted({name.split(".")[0] for name in sys.modules} & {"rich", "jinja2", "pydantic"}))
+"""
+
+
+@pytest.mark.parametrize(
+    ("stream", "term", "seconds", "expected"),
+    [("log", "xterm", 2, []), ("terminal", "dumb", 2, []), ("terminal", "xterm", 30, ["rich"])],
+)
+def test_only_what_can_show_it_imports_the_library(
+    stream: str, term: str, seconds: int, expected: list[str]
+) -> None:
+    """Into a log or onto a terminal without a cursor rich is never imported; templates and models nowhere."""
+    said = subprocess.run(
+        [sys.executable, "-c", IMPORTS, stream, str(seconds)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "TERM": term},
+    )
+    assert (f"{expected}\n", "") == (said.stdout, said.stderr)
+
+
+def test_showing_needs_no_library_to_begin() -> None:
+    """Importing the module imports neither a terminal library nor templates: nothing of a deploy waits for that."""
     program = f"import sys, {live.__name__}; print([name for name in ('rich', 'jinja2', 'pydantic') if name in sys.modules])"
     said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert "[]\n" == said.stdout
