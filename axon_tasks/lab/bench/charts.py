@@ -119,12 +119,15 @@ def lines(title: str, drawn: Sequence[Line], x_unit: str, y_unit: str, budget: B
     top = _round_up(max([*highest, budget.limit if budget else 0.0], default=1.0))
     plot = _Plot(places[0] if places else 0.0, places[-1] if places else 1.0, top)
     parts = [*plot.axes(places, x_unit, y_unit)]
+    ends = [plot.y(_end(line)) for line in drawn]
     if budget is not None:
-        y = plot.y(budget.limit)
-        parts.append(f'<path d="M{_LEFT} {y:.1f}H{_WIDTH - _RIGHT}" class="budget"/>')
-        parts.append(_text(_WIDTH - _RIGHT + 8, y + 4, f"budget {_sign(budget)}", "axis"))
-    for line, place in zip(drawn, _apart([plot.y(_end(line)) for line in drawn]), strict=True):
+        ends.append(plot.y(budget.limit))
+        parts.append(f'<path d="M{_LEFT} {ends[-1]:.1f}H{_WIDTH - _RIGHT}" class="budget"/>')
+    labels = _apart(ends)
+    for line, place in zip(drawn, labels, strict=False):
         parts += plot.line(line, place)
+    if budget is not None:
+        parts.append(_text(_WIDTH - _RIGHT + 10, labels[-1] + 4, f"budget {_sign(budget)}", "axis"))
     return _svg(_WIDTH, _LINE_HEIGHT, title, parts)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from html import escape
 from typing import TYPE_CHECKING
 
@@ -57,11 +58,16 @@ def _card(figure: Figure) -> str:
     good = figure.verdict == "PASS"
     return (
         f'<div class="card"><span class="verdict {"good" if good else "bad"}">{"met" if good else "missed"}</span>'
-        f"<b>{value(figure)}{times}</b><p>{escape(figure.what + place)}<br>"
+        f"<b>{value(figure)}{times}</b><p>{_code(figure.what + place)}<br>"
         f'<span class="soft">{escape(compared(figure))}</span></p>{charts.gauge(figure.spread, figure.budget)}'
         f'<span class="soft">budget {escape(sign(figure))}{times} · {_dash(spread(figure))} in'
         f" {_rounds(len(figure.values))}</span></div>"
     )
+
+
+def _code(text: str) -> str:
+    """Text for the page; what stands in backticks is code."""
+    return re.sub(r"`([^`]*)`", r"<code>\1</code>", escape(text))
 
 
 def _dash(text: str) -> str:
@@ -93,7 +99,7 @@ def _row(figure: Figure) -> str:
     rtt = "" if figure.rtt is None else f"{figure.rtt:g} ms"
     texts = [rtt, figure.what, compared(figure)]
     numbers = [value(figure), _dash(spread(figure)), sign(figure), medians(figure)]
-    cells = "".join(f"<td>{escape(text)}" for text in texts)
+    cells = "".join(f"<td>{_code(text)}" for text in texts)
     return f"<tr>{cells}{''.join(f'<td class=n>{escape(text)}' for text in numbers)}</tr>"
 
 
@@ -206,9 +212,8 @@ def _batch(results: Results) -> str:
 
 
 def _short(label: str) -> str:
-    return (
-        label.replace("10 calls of stock Fabric", "stock Fabric").replace(", 10 calls", "").replace("`", "")
-    )
+    """A label that fits beside the line."""
+    return re.sub(r", 10 calls$|10 calls of |10 times |10 |`", "", label)
 
 
 def _fanout(results: Results) -> str:
