@@ -424,3 +424,20 @@ def test_a_user_that_is_not_root_deploys(product: Product) -> None:
     finally:
         product.lab.exec("edge1", ["rm", "-f", "/etc/sudoers.d/axon-test"])
     assert "drained" in log
+
+
+def test_a_network_is_made_with_our_labels(product: Product, prod: dict[str, Any]) -> None:
+    """A network that hosts.yml names and the server does not have is made, once, and later deploys use it."""
+    prod.update(app=["app1"], container={"network": product.name, "network_alias": "web"})
+    try:
+        for tag in ("v1", "v2"):
+            product.serve(tag)
+        labels = product.lab.exec(
+            "app1", ["docker", "network", "inspect", "--format", "{{json .Labels}}", product.name]
+        ).stdout
+        assert {"axon.product": product.name, "axon.environment": "prod"} == json.loads(labels)
+        product.settle(servers=("app1",))
+    finally:
+        for name in product.containers("app1"):
+            product.lab.exec("app1", ["docker", "rm", "-f", name])
+        product.lab.exec("app1", ["docker", "network", "rm", product.name], check=False)
