@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from axon_tasks.config import Environment, Project
-    from axon_tasks.remote import BatchResult, Connection
+    from axon_tasks.remote import BatchResult, Connection, PendingBatch
 
 #: Exit status of the lock script when somebody else holds the lock.
 LOCK_TAKEN = 75
@@ -132,7 +132,7 @@ def clean(project: Project, environments: Sequence[Environment], options: Option
     with contextlib.ExitStack() as stack:
         fleet = stack.enter_context(Fleet(project))
         busy: dict[str, str] = {}
-        held: dict[str, Connection] = {}
+        held: dict[str, PendingBatch] = {}
         if not options.dry_run:
             busy, held = _lock_all(stack, project, fleet, involved, options, outcome)
         looks = _look_all(fleet, involved, options, outcome, lock=options.dry_run)
@@ -142,7 +142,7 @@ def clean(project: Project, environments: Sequence[Environment], options: Option
         decision = _Decision(project, involved, wanted, busy, looks, options)
         outcome.items, outcome.left = decision.all(outcome.errors)
         if not options.dry_run:
-            lost = [name for name, connection in held.items() if not connection.is_connected]
+            lost = [name for name, lock in held.items() if lock.done()]
             if lost:
                 outcome.items = []
                 outcome.errors.append(_lost(lost))
@@ -166,12 +166,12 @@ def _lock_all(
     environments: Sequence[Environment],
     options: Options,
     outcome: Outcome,
-) -> tuple[dict[str, str], dict[str, Connection]]:
-    """Take all locks at the same time: why some could not be had, and the connections that hold the others."""
+) -> tuple[dict[str, str], dict[str, PendingBatch]]:
+    """Take all locks at the same time: why some could not be had, and the others; the stack lets go of them."""
     fleets = [fleet]
     fleets += [stack.enter_context(Fleet(project)) for _ in range((len(environments) - 1) // _LOCKS)]
     busy: dict[str, str] = {}
-    held: dict[str, Connection] = {}
+    held: dict[str, PendingBatch] = {}
     with ThreadPoolExecutor(max_workers=max(1, len(environments))) as pool:
         taken = {
             one.name: pool.submit(_lock, fleets[index // _LOCKS], one, options)
@@ -179,7 +179,7 @@ def _lock_all(
         }
     for name, future in taken.items():
         try:
-            held[name] = future.result()
+            held[name] = stack.enter_context(future.result())
         except LockedError as locked:
             busy[name] = locked.summary
         except AxonError as error:
@@ -188,8 +188,8 @@ def _lock_all(
     return busy, held
 
 
-def _lock(fleet: Fleet, environment: Environment, options: Options) -> Connection:
-    """Take one lock, and give the connection that holds it until it is closed.
+def _lock(fleet: Fleet, environment: Environment, options: Options) -> PendingBatch:
+    """Take one lock, and give the script that holds it until it is cancelled or its connection ends.
 
     Raises:
         LockedError: Somebody else has it; the message says who.
@@ -212,7 +212,7 @@ def _lock(fleet: Fleet, environment: Environment, options: Options) -> Connectio
         if pending.done():
             break
     if answered.is_set():
-        return connection
+        return pending
     section = pending.result()["lock"]
     if section.exit_code == LOCK_TAKEN:
         raise LockedError(_owner(section.stdout))
