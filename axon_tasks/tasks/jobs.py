@@ -67,8 +67,8 @@ def show(
     From any machine that can log in: jobs are kept on the servers. --json has the shape of jobs.list.
 
     Examples:
-        fab jobs.show --env=prod --job=retire-1764000000-1764000100
-        fab jobs.show --env=prod --job=retire-1764000000-1764000100 --lines=200
+        fab jobs.show --env=prod --job=retire-20261125-103222-4711
+        fab jobs.show --env=prod --job=retire-20261125-103222-4711 --lines=200
     """
     from axon_tasks.deploy import background
     from axon_tasks.remote import Fleet
@@ -97,8 +97,8 @@ def wait(
     has ended with 0 everywhere; 1 if not, or if it still runs when the time is up; 4 if a server cannot be reached.
 
     Examples:
-        fab jobs.wait --env=prod --job=retire-1764000000-1764000100
-        fab jobs.wait --env=prod --job=retire-1764000000-1764000100 --timeout=90s
+        fab jobs.wait --env=prod --job=retire-20261125-103222-4711
+        fab jobs.wait --env=prod --job=retire-20261125-103222-4711 --timeout=90s
     """
     from axon_tasks.deploy import background
     from axon_tasks.remote import Fleet
@@ -126,8 +126,8 @@ def cancel(
     container where it is, running and without traffic: `fab steps.retire` starts it again.
 
     Examples:
-        fab jobs.cancel --env=prod --job=retire-1764000000-1764000100
-        fab jobs.cancel --env=prod --job=retire-1764000000-1764000100 --dry-run
+        fab jobs.cancel --env=prod --job=retire-20261125-103222-4711
+        fab jobs.cancel --env=prod --job=retire-20261125-103222-4711 --dry-run
     """
     from axon_tasks.deploy import background
     from axon_tasks.remote import Fleet
