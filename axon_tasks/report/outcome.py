@@ -12,10 +12,7 @@ if TYPE_CHECKING:
     from axon_tasks.deploy.runner import Outcome
 
 #: Said at the first Ctrl-C.
-STOPPING = (
-    "Interrupted: before the switch everything is taken back, after it the run is finished."
-    " Once more cuts the connections."
-)
+STOPPING = "Interrupted: undoing, or finishing if it was switched. Once more cuts the connections."
 
 
 def warnings(outcomes: Sequence[Outcome]) -> list[str]:
