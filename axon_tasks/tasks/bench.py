@@ -22,7 +22,7 @@ _JSON, _PAGE, _MARKDOWN = "results.json", "index.html", "tables.md"
     help={
         "only": "Parts to measure: deploy,floor,counts,batch,fanout,listing,output. Default: all.",
         "rtt": "Round-trip times of SSH in milliseconds, such as 0,50. Default: what each part needs.",
-        "repeat": "Rounds per comparison, 1 to 50. Default: 5 to 11, as each part needs.",
+        "repeat": "Rounds per comparison, 1 to 50. Default: 4 to 11, as each part needs.",
         "quick": "One round of a little at no round-trip time: shows that all works, judges nothing.",
         "out": "Directory for the results. Default: benchmarks/ of the project.",
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -183,6 +184,19 @@ def test_program_that_fails_is_told() -> None:
     """A contender that fails is an error that says what it said; its time counts for nothing."""
     with pytest.raises(AxonError, match=r"exit code 3: to stdout\nto stderr"):
         local.run(["sh", "-c", "echo to stdout; echo to stderr >&2; exit 3"])
+
+
+def test_memory_that_grows_is_seen() -> None:
+    """The most that a program has had in memory grows with what it keeps, and not with what others keep."""
+    code = (
+        "from axon_tasks.lab.bench.programs import memory\n"
+        "before = memory('VmRSS'); idle = memory('VmHWM'); kept = b'x' * 50_000_000\n"
+        "print(idle - before < 20 and memory('VmHWM') - before > 45)"
+    )
+    ours = b"x" * 200_000_000
+
+    assert local.run([sys.executable, "-c", code]) == "True\n"
+    assert ours
 
 
 # --- the run ---------------------------------------------------------------------------------------------------

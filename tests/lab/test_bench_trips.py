@@ -63,10 +63,26 @@ def test_long_answer_is_one_round_trip() -> None:
 
 def test_small_talk_meanwhile_is_no_reason() -> None:
     """A channel that is opened while a script works is not what its result was waited for."""
+    greeting = [up("a", -2.0), down("a", -1.9), up("a", -1.8, 1200), down("a", -1.7)]
     script = [up("a", 0.0, SCRIPT), down("a", 1.0)]
     opened = [up("a", 0.3), down("a", 0.351)]
 
-    assert 2 == dependent(script, opened, exchange("a", 1.1))
+    assert 4 == dependent(greeting, script, opened, exchange("a", 1.1))
+
+
+def test_answer_in_several_chunks() -> None:
+    """What a server says at once belongs to what it was asked last, also in several chunks."""
+    goodbye = [up("a", 2.0), down("a", 2.051), down("a", 2.055)]
+
+    assert 2 == dependent(up("a", 0.0, SCRIPT), down("a", 1.0), goodbye)
+
+
+def test_large_greeting_is_no_script() -> None:
+    """The offer of algorithms is large and carries no work: logging in takes as many round trips as it has steps."""
+    greeting = [up("a", 0.0), down("a", 0.1), up("a", 0.2, 1200), down("a", 0.3)]
+    login = [up("a", 0.4), down("a", 0.46), down("a", 0.47)]
+
+    assert 3 == dependent(greeting, login)
 
 
 def test_server_that_speaks_first() -> None:

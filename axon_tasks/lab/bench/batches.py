@@ -48,7 +48,7 @@ class Batches:
     """
 
     def __init__(self, options: Options) -> None:
-        self.repeat = options.rounds(7)
+        self.repeat = options.rounds(5)
         self.rtts = options.round_trips(RTTS)
 
     def measure(self, lab: Lab, say: Say) -> list[Figure]:

@@ -42,7 +42,7 @@ class Observed:
 
     Args:
         deploy: Seconds of `fab deploy`.
-        connect: Seconds until a program that does nothing else had its connections.
+        connect: Seconds in which a program that does nothing else opened the same connections.
         deployed: What the proxies saw of the deployment; None where there are none.
         connected: What they saw of the other one.
         ended: When the deployment's prompt was back.
@@ -70,7 +70,7 @@ class Counts:
 
     def __post_init__(self) -> None:
         """Take what the options say."""
-        self.repeat = self.options.rounds(5)
+        self.repeat = self.options.rounds(4)
         self.rtts = self.options.round_trips(RTTS)
 
     def measure(self, lab: Lab, say: Say) -> list[Figure]:
@@ -151,22 +151,21 @@ def _round(made: Product) -> Observed:
     ended = time.monotonic()
     deployed = traffic(made, began, ended)
     redeploy.check(tag)
-    began_to_connect = time.monotonic()
-    opened = _connect(made)
+    began_to_connect, opened = _connect(made)
     connected = traffic(made, began_to_connect, opened)
     return Observed(ended - began, opened - began_to_connect, deployed, connected, ended, opened)
 
 
-def _connect(made: Product) -> float:
-    """Let a program open the same connections and do nothing with them; gives when they stood."""
+def _connect(made: Product) -> tuple[float, float]:
+    """Let a program open the same connections and do nothing with them; gives when it began and when they stood."""
     work = made.folder / "connect.json"
     work.write_text(
         json.dumps({"hosts_file": str(made.hosts_file), "servers": made.servers}), encoding="utf-8"
     )
     said = local.run([sys.executable, "-m", "axon_tasks.lab.bench.programs", "connect", str(work)])
-    return float(
-        json.loads(said)["opened"]
-    )  # CLOCK_MONOTONIC is the same for all processes (clock_gettime(2))
+    times = json.loads(said)
+    # CLOCK_MONOTONIC is the same for all processes (clock_gettime(2)).
+    return float(times["began"]), float(times["opened"])
 
 
 def traffic(made: Product, since: float, until: float) -> Traffic | None:

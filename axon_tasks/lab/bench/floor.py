@@ -52,7 +52,7 @@ class Floors:
     """
 
     def __init__(self, options: Options) -> None:
-        self.repeat = options.rounds(7)
+        self.repeat = options.rounds(5)
         self.rtts = options.round_trips(RTTS)
 
     def measure(self, lab: Lab, say: Say) -> list[Figure]:

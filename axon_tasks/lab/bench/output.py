@@ -74,7 +74,7 @@ class Output:
     """
 
     def __init__(self, options: Options) -> None:
-        self.repeat = options.rounds(7)
+        self.repeat = options.rounds(5)
         self.rtts = options.round_trips((0.0,))
         self.size = options.size
 

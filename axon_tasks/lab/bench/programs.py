@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import resource
 import sys
 import time
 from pathlib import Path
@@ -73,9 +72,10 @@ def connect(work: dict[str, Any]) -> dict[str, Any]:
 
     project = load(work["hosts_file"])
     with Fleet(project) as fleet:
+        began = time.monotonic()
         fleet.open(work["servers"])
         opened = time.monotonic()
-    return {"opened": opened}
+    return {"began": began, "opened": opened}
 
 
 def stream(work: dict[str, Any]) -> dict[str, Any]:
@@ -95,16 +95,20 @@ def stream(work: dict[str, Any]) -> dict[str, Any]:
 
     with Fleet(Inventory({"host": host}, Path(work["known_hosts"])), ssh_config=Path(os.devnull)) as fleet:
         connection = fleet["host"]
-        before = _memory()
+        before = memory("VmRSS")
         Batch("stream").add(work["command"], label="data").run(
             connection, on_output=take, keep_output=False, timeout=120
         )
-    return {"grown": _memory() - before, "size": size, "sha256": digest.hexdigest()}
+    return {"grown": memory("VmHWM") - before, "size": size, "sha256": digest.hexdigest()}
 
 
-def _memory() -> float:
-    """The most that this process has had in memory so far, in MB (getrusage(2): kilobytes)."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
+def memory(field: str) -> float:
+    """The memory of this process in MB (proc(5)): `VmRSS` is what it has, `VmHWM` the most that it has had.
+
+    Not getrusage(2): what that calls the most includes the process that started this one, up to the exec.
+    """
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:")) / 1000
 
 
 PROGRAMS = {"ours": ours, "bare": bare, "connect": connect, "stream": stream}

@@ -7,9 +7,9 @@ was sent because of the last answer, from whichever server, that the client had 
 critical path analysis of TCP transactions: P. Barford, M. Crovella, IEEE/ACM Transactions on Networking 9(3), 2001.)
 
 One connection carries several conversations, so that the reason of an answer has to be guessed: what a server says
-first after it was spoken to answers that; what it says later is the result of work, and work arrives as a script, which
-is large. So this witness can err by one or two. The other witness is physics: by how much longer the same thing takes
-when the way is longer, divided by that.
+first, and at once, after it was spoken to answers that; what it says later is the result of work, and work arrives as a
+script, which is large. So this witness can err by one or two. The other witness is physics: by how much longer the same
+thing takes when the way is longer, divided by that; it needs a machine that does nothing else meanwhile.
 """
 
 from __future__ import annotations
@@ -24,8 +24,12 @@ if TYPE_CHECKING:
 
 #: Seconds by which clocks and schedulers may be wrong: a chunk that arrives is read a moment later.
 _TOLERANCE = 0.0005
-#: Bytes of what carries work. The largest of the rest is the offer of algorithms when a connection begins, with 1.1 kB.
-_SCRIPT = 1300
+#: Seconds within which what a server says still belongs to its first answer: that may come in several chunks.
+_AT_ONCE = 0.015
+#: Bytes of what carries work; to open a channel, to ask for a shell and to log in takes less than 300.
+_SCRIPT = 400
+#: What every connection begins with, on the side of the client: a greeting, and an offer of algorithms, which is large.
+_GREETING = 2
 
 
 @dataclass(frozen=True)
@@ -136,7 +140,8 @@ def _reason(talk: Sequence[Move], answer: Move) -> Move | None:
     if not questions:
         return None
     said_since = sum(not move.up for move in before[before.index(questions[-1]) :])
-    # The answer itself is one of them.
-    if said_since <= 1:
+    # The answer itself is one of those that were said.
+    if said_since <= 1 or answer.sent - questions[-1].arrived <= _AT_ONCE:
         return questions[-1]
-    return next((move for move in reversed(questions) if move.size >= _SCRIPT), questions[-1])
+    scripts = [move for move in questions[_GREETING:] if move.size >= _SCRIPT]
+    return scripts[-1] if scripts else questions[-1]
