@@ -344,13 +344,14 @@ class PendingBatch:
             name=f"axon-batch-{exchange.request.batch}",
             daemon=True,
         )
-        _underway.add(exchange)
+        _remember(exchange)
         try:
             thread.start()
         except BaseException:
             _underway.discard(exchange)
             raise
-        weakref.finalize(self, exchange.abandon).atexit = False
+        # Nor may what ends it know the exchange, which keeps a failure, whose traceback leads to whoever has read it.
+        weakref.finalize(self, exchange.wake.abandon).atexit = False
 
     @property
     def name(self) -> str:
@@ -493,7 +494,15 @@ def _when(pending: PendingBatch) -> float:
     return time.monotonic() if ended is None else ended
 
 
-@atexit.register
+def _remember(exchange: Exchange) -> None:
+    """Note what the end of the interpreter has to end."""
+    if not _underway:
+        # Last in, first out: this has to run before Paramiko's own, which ends the connections, and so be noted later.
+        atexit.unregister(_end_all)
+        atexit.register(_end_all)
+    _underway.add(exchange)
+
+
 def _end_all() -> None:
     """Leave nothing behind when the interpreter ends: the threads that would see to it are about to be stopped."""
     exchanges = list(_underway)

@@ -83,7 +83,8 @@ class Exchange:
         self.request = request
         self.server = connection.name
         self._connection = connection
-        self._wake = Wake()
+        #: What the driver sleeps on; abandoning it ends the script.
+        self.wake = Wake()
         self._stdout = self._parser("stdout")
         self._stderr = self._parser("stderr")
         self._channel: paramiko.Channel | None = None
@@ -116,13 +117,13 @@ class Exchange:
         try:
             self._send()
             self._receive()
-            if self._wake.abandoned and not self._is_finished():
+            if self.wake.abandoned and not self._is_finished():
                 self._failure = self._failure or self._cancelled()
                 self._end()
         except BROKEN as error:
             self._failure = self._failure or (
                 self._cancelled()
-                if self._wake.abandoned
+                if self.wake.abandoned
                 else self._lost(f"the connection broke ({_worded(error)})")
             )
         finally:
@@ -144,9 +145,9 @@ class Exchange:
         self._failure = error
 
     def abandon(self) -> None:
-        """Have whoever drives the script end it; waits for nothing and takes no lock, so that a finalizer may call it."""
+        """Have whoever drives the script end it, without waiting; the listener hears nothing more."""
         self._stdout.emit = self._stderr.emit = None
-        self._wake.abandon()
+        self.wake.abandon()
 
     def cancel(self) -> bool:
         """Stop reading and end the script on the server; twice does no harm.
@@ -174,7 +175,8 @@ class Exchange:
             return
         self._ending = True
         try:
-            session = None if self.request.uninterruptible else self._await_session()
+            # What has not arrived whole runs nothing once the channel is closed.
+            session = self._await_session() if self._sent and not self.request.uninterruptible else None
             if session is not None:
                 self._end_session(session)
         finally:
@@ -189,16 +191,16 @@ class Exchange:
                 self._connection.transport.send_signal(self._open_channel(), "TERM")
 
     def _send(self) -> None:
-        if self._wake.abandoned:
+        if self.wake.abandoned:
             return
-        channel, distance = self._connection.ready_shell(self.request.shell, self._wake)
+        channel, distance = self._connection.ready_shell(self.request.shell, self.wake)
         self._channel = channel
         self._round_trips = distance
-        if self._wake.abandoned:
+        if self.wake.abandoned:
             return
-        channel.axon_wake = self._wake  # type: ignore[attr-defined]
-        channel.in_buffer.set_event(self._wake)  # type: ignore[arg-type]
-        channel.in_stderr_buffer.set_event(self._wake)  # type: ignore[arg-type]
+        channel.axon_wake = self.wake  # type: ignore[attr-defined]
+        channel.in_buffer.set_event(self.wake)  # type: ignore[arg-type]
+        channel.in_stderr_buffer.set_event(self.wake)  # type: ignore[arg-type]
         self._round_trips += 1
         self._transmit(channel)
         if not self.request.last:
@@ -208,7 +210,7 @@ class Exchange:
         script = self.request.script.encode("utf-8", errors="surrogateescape")
         # A server that takes no more bytes must not keep us from hearing that the script is not wanted any more.
         channel.settimeout(_STALL)
-        while self._transmitted < len(script) and not self._wake.abandoned and self._failure is None:
+        while self._transmitted < len(script) and not self.wake.abandoned and self._failure is None:
             chunk = script[self._transmitted : self._transmitted + _CHUNK]
             self._sent = self._transmitted + len(chunk) == len(script)
             try:
@@ -221,12 +223,12 @@ class Exchange:
             channel.shutdown_write()
 
     def _receive(self) -> None:
-        while not self._is_finished() and not self._wake.abandoned and self._failure is None:
-            heard = self._wake.wait(self._patience())
-            self._wake.rearm()
+        while not self._is_finished() and not self.wake.abandoned and self._failure is None:
+            heard = self.wake.wait(self._patience())
+            self.wake.rearm()
             closed = self._at_end()
             moved = self._drain()
-            if self._is_finished() or self._wake.abandoned:
+            if self._is_finished() or self.wake.abandoned:
                 return
             if closed:
                 self._explain_end()
@@ -379,13 +381,13 @@ class Exchange:
     def _await_session(self) -> int | None:
         """Give the session number that the script reports first; a script that was just sent needs a moment."""
         deadline = time.monotonic() + _CANCEL
-        while self._sent and self._stdout.session is None and time.monotonic() < deadline:
+        while self._stdout.session is None and time.monotonic() < deadline:
             if self._at_end() or not self._connection.is_connected:
                 return None
             self._drain()
             if self._stdout.session is None:
-                self._wake.wait(max(0.0, deadline - time.monotonic()))
-                self._wake.rearm()
+                self.wake.wait(max(0.0, deadline - time.monotonic()))
+                self.wake.rearm()
         return self._stdout.session
 
     def _open_channel(self) -> paramiko.Channel:

@@ -103,9 +103,9 @@ class Shells:
         self._drop_spares()
 
     def _start_more(self) -> None:
-        """Start shells in sessions of the reserve that are there."""
+        """Start shells in sessions of the reserve."""
         for spare in self._spares:
-            if self._lacks_started() and spare.program is None and spare.is_set():
+            if self._lacks_started() and spare.program is None:
                 spare.start(_PROGRAM)
 
     def _lacks_started(self) -> bool:

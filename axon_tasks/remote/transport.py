@@ -107,6 +107,8 @@ class Opening(threading.Event):
         #: The shell that runs in it, or will; None is a session in which nothing runs.
         self.program = program
         self._transport = transport
+        self._lock = threading.Lock()
+        self._answered = False
         self._dropped = False
 
     @property
@@ -124,16 +126,19 @@ class Opening(threading.Event):
 
     def set(self) -> None:
         """Take note of the answer."""
-        if not self.is_set():
-            self._transport.answered(self.channel)
-            self._begin()
+        with self._lock:
+            if not self._answered:
+                self._answered = True
+                self._transport.answered(self.channel)
+                self._begin()
         super().set()
 
     def start(self, program: str) -> None:
-        """Ask for a shell in a session that was granted."""
-        self.program = program
-        with contextlib.suppress(*BROKEN):
-            self._transport.execute(self.channel, f"exec {program} -s")
+        """Ask for a shell in the session, as soon as that is granted."""
+        with self._lock:
+            self.program = program
+            if self._answered:
+                self._execute(program)
 
     def drop(self) -> None:
         """Give it back; also one that is granted later."""
@@ -145,10 +150,14 @@ class Opening(threading.Event):
             close_quietly(self.channel)
         elif self.program is not None and self.usable:
             if self._transport.clear_to_send.is_set():
-                self.start(self.program)
+                self._execute(self.program)
             else:
                 # It would wait for the end of a new key exchange, in the very thread that has to end it.
                 self.program = None
+
+    def _execute(self, program: str) -> None:
+        with contextlib.suppress(*BROKEN):
+            self._transport.execute(self.channel, f"exec {program} -s")
 
 
 class Transport(paramiko.Transport):
