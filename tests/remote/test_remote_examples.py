@@ -72,7 +72,7 @@ def commands(shown: str) -> list[str]:
 
 def typed(command: str, ssh_config: Path, folder: Path) -> str:
     """What a terminal shows after a command was typed, with its exit status if that is not 0."""
-    program, *words = command.split()
+    program, *words = command.replace("-r examples", f"-r {PROJECT}/examples").split()
     done = subprocess.run(
         [Path(sys.executable).with_name(program), "-S", ssh_config, *words],
         stdout=subprocess.PIPE,
@@ -80,7 +80,7 @@ def typed(command: str, ssh_config: Path, folder: Path) -> str:
         text=True,
         timeout=120,
         check=False,
-        cwd=PROJECT,
+        cwd=folder,  # where no hosts.yml says that app1 is another server
         env=os.environ | {"PYTHONUNBUFFERED": "1", "HOME": str(folder)},
     )
     status = f"$ echo $?\n{done.returncode}\n" if done.returncode else ""
