@@ -86,9 +86,9 @@ def sweep_system(environment: Environment, *, dry_run: bool) -> str:
     )
 
 
-def sweep_stages(*, dry_run: bool, temporary: str = _TEMPORARY) -> str:
-    """Shadow copies of nginx's configuration that a killed run left on a system server."""
-    return script("sweep_stages", ("cleanup",), temporary=temporary, dry_run=int(dry_run))
+def sweep_abandoned(*, dry_run: bool, temporary: str = _TEMPORARY) -> str:
+    """Shadow copies of nginx's configuration, and logins to a registry, that a killed run left."""
+    return script("sweep_abandoned", ("cleanup",), temporary=temporary, dry_run=int(dry_run))
 
 
 def remove_containers(environment: Environment, stopped: Iterable[str], running: Iterable[str]) -> str:

@@ -258,7 +258,7 @@ def look(server: str, environments: Sequence[Environment], options: Options, *, 
     app = [one for one in environments if server in one.app]
     if system:
         batch.add(cleanup.states(), label="states", sudo=True)
-        batch.add(cleanup.sweep_stages(dry_run=True), label="stages", sudo=True)
+        batch.add(cleanup.sweep_abandoned(dry_run=True), label="abandoned by root", sudo=True)
     for one in system:
         batch.add(cleanup.upstream(one), label=f"upstream {one.name}", sudo=True)
         batch.add(cleanup.sweep_system(one, dry_run=True), label=f"system {one.name}", sudo=True)
@@ -269,6 +269,7 @@ def look(server: str, environments: Sequence[Environment], options: Options, *, 
         batch.add(cleanup.containers(), label="details")
         batch.add(cleanup.images(), label="images")
         batch.add(cleanup.networks(app[0].product), label="networks")
+        batch.add(cleanup.sweep_abandoned(dry_run=True), label="abandoned")
     for one in app:
         where = background.directory(one)
         batch.add(jobs.bodies_script(where), label=f"retiring {one.name}")
@@ -356,7 +357,10 @@ class _Decision:
 
     def _swept(self, server: str) -> list[Item]:
         result = self.looks[server]
-        items = _told(server, "", result["stages"].stdout, "found") if "stages" in result else []
+        items: list[Item] = []
+        for label in ("abandoned by root", "abandoned"):
+            if label in result:
+                items += _told(server, "", result[label].stdout, "found")
         for one in self.free:
             for label in (f"system {one.name}", f"app {one.name}"):
                 if label in result:
@@ -481,7 +485,10 @@ def removal(
     if images:
         batch.add(cleanup.remove_images(images), label="images")
     if ("", "staging") in kinds:
-        batch.add(cleanup.sweep_stages(dry_run=False), label="stages", sudo=True)
+        if any(server in one.system for one in environments):
+            batch.add(cleanup.sweep_abandoned(dry_run=False), label="abandoned by root", sudo=True)
+        if app:
+            batch.add(cleanup.sweep_abandoned(dry_run=False), label="abandoned")
     batch.add(cleanup.free_space(with_docker=bool(app)), label="after")
     return batch
 

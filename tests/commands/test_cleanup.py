@@ -97,10 +97,10 @@ def test_only_abandoned_temporary_files_of_this_environment_go(
     assert [True] * len(stays) == [os.path.lexists(path) for path in stays]
 
 
-def test_shadow_copies_of_others_stay(run: Run, tmp_path: Path) -> None:
+def test_what_others_abandoned_stays(run: Run, tmp_path: Path) -> None:
     """In /tmp only old directories with exactly our name go: no link, no file, nothing of another user."""
     names = ["axon-stage.AbCd1234", "axon-stage.AbCd123", "axon-stage.AbCd12345", "my-axon-stage.AbCd1234"]
-    for name in [*names, "axon-stage.Recent12", "axon-stage.Foreign1"]:
+    for name in [*names, "axon-login.EfGh5678", "axon-stage.Recent12", "axon-stage.Foreign1"]:
         (tmp_path / name).mkdir()
         (tmp_path / name / "nginx.conf").write_text("x")
         old(tmp_path / name, seconds=60 if "Recent" in name else 2 * DAY)
@@ -112,9 +112,10 @@ def test_shadow_copies_of_others_stay(run: Run, tmp_path: Path) -> None:
     old(tmp_path / "axon-stage.Linked12")
     old(tmp_path / "axon-stage.File1234")
     before = {path.name for path in tmp_path.iterdir()}
-    result = run(cleanup.sweep_stages(dry_run=False, temporary=str(tmp_path)))
-    assert [f"staging {tmp_path}/axon-stage.AbCd1234"] == told(result.stdout, "removed")
-    assert before - {"axon-stage.AbCd1234"} == {path.name for path in tmp_path.iterdir()}
+    gone = ["axon-login.EfGh5678", "axon-stage.AbCd1234"]
+    result = run(cleanup.sweep_abandoned(dry_run=False, temporary=str(tmp_path)))
+    assert [f"staging {tmp_path}/{name}" for name in gone] == told(result.stdout, "removed")
+    assert before - set(gone) == {path.name for path in tmp_path.iterdir()}
     assert (tmp_path / names[1] / "nginx.conf").exists()
 
 

@@ -120,9 +120,10 @@ sweep_nginx() {
     return 0
 }
 
-# sweep_stages: shadow copies of nginx's configuration. /tmp belongs to everybody: only directories of this user.
-sweep_stages() {
-    for sweep_file in "$temporary"/axon-stage.????????; do
+# sweep_abandoned: shadow copies of nginx's configuration, and logins to a registry, that a killed run has left. /tmp
+# belongs to everybody: only directories of this user.
+sweep_abandoned() {
+    for sweep_file in "$temporary"/axon-stage.???????? "$temporary"/axon-login.????????; do
         if [ ! -d "$sweep_file" ] || [ -L "$sweep_file" ]; then continue; fi
         [ "$(stat -c %u "$sweep_file" 2>/dev/null)" = "$(id -u)" ] || continue
         is_old "$sweep_file" && sweep staging "$sweep_file"

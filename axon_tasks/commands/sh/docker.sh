@@ -17,7 +17,7 @@ pull_image() {
     # A shell that is ended runs its EXIT trap only if the signal is trapped, too (dash).
     trap 'exit 1' HUP INT TERM PIPE
     if [ -n "$registry_user" ]; then
-        DOCKER_CONFIG=$(mktemp -d) || exit 30
+        DOCKER_CONFIG=$(mktemp -d /tmp/axon-login.XXXXXXXX) || exit 30
         export DOCKER_CONFIG
         trap 'rm -rf "$DOCKER_CONFIG"' EXIT
         docker login --username "$registry_user" --password-stdin "$registry_server" >/dev/null || exit 33
