@@ -156,14 +156,18 @@ class Fleet:
     def connection(self, name: str) -> Connection:
         """Give the connection to a server of the inventory, not opened yet if nobody needed it."""
         with self._lock:
+            known = self._connections.get(name)
+        if known is not None:
+            return known
+        try:
+            host = self._project.hosts[name]
+        except KeyError:
+            names = ", ".join(self._project.hosts) or "none"
+            raise ConfigurationError(f"no host {name!r} in the inventory; there are: {names}") from None
+        # A program is asked, which takes a moment: many servers are asked about at the same time, before the lock.
+        self._ssh_config.settings(host.address, host.user, host.port)
+        with self._lock:
             if name not in self._connections:
-                try:
-                    host = self._project.hosts[name]
-                except KeyError:
-                    known = ", ".join(self._project.hosts) or "none"
-                    raise ConfigurationError(
-                        f"no host {name!r} in the inventory; there are: {known}"
-                    ) from None
                 self._connections[name] = self._build(host, ())
             return self._connections[name]
 
