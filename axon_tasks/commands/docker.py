@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from axon_tasks.commands import naming
-from axon_tasks.commands.shell import Learnt, Var, Word, centiseconds, command, joined, script, text
+from axon_tasks.commands.shell import Var, Word, centiseconds, command, joined, script, text
 from axon_tasks.config import ImageReference
 
 if TYPE_CHECKING:
+    from axon_tasks.commands.shell import Learnt
     from axon_tasks.config import Environment, Registry
 
 #: Fields of `docker ps`, each as JSON, so that no label or name of a foreign container can shift a column.
@@ -131,6 +132,11 @@ def pull(image: Word, registry: Registry | None, **values: str) -> str:
     )
 
 
+def digests(image: Word, **values: str) -> str:
+    """The digests of an image that is there; its parameters are those of `pull`."""
+    return script("image_digests", ("docker",), **values, image=image)
+
+
 def by_digest(reference: str) -> Word:
     """The image by its digest: the same bytes on every server, whatever happens to the tag."""
     return (ImageReference.parse(reference).name, "@", Var("digest"))
@@ -204,25 +210,42 @@ def _timing(environment: Environment) -> dict[str, str | float]:
     }
 
 
-def start(candidate: Candidate, *, occupied: bool | Learnt, now: bool = False) -> str:
-    """Run the candidate in its slot; a release that still drains there is waited for, or cut with `now`.
-
-    Args:
-        candidate: What to run.
-        occupied: Whether the inspection found a container in the slot; looking again would cost a start of `docker`.
-        now: Do not wait for what drains there.
-    """
+def clear_slot(candidate: Candidate, *, now: bool = False) -> str:
+    """Wait for the release that still drains in the slot that is needed, or cut it with `now`."""
     values: dict[str, Word | float] = {**_place(candidate.environment), **_timing(candidate.environment)}
     if now:
         values["drain_time"] = 0
+    return script("clear_slot", ("drain", "start"), **values, slot=candidate.slot)
+
+
+def have_network(environment: Environment) -> str:
+    """Make the container's network if it is not there."""
+    return script(
+        "have_network", ("start",), **_place(environment), network=environment.container.network or ""
+    )
+
+
+def start(candidate: Candidate) -> str:
+    """Run the candidate in its slot."""
     return script(
         f"start {command(*run_arguments(candidate))}",
         ("drain", "start"),
-        **values,
+        **_place(candidate.environment),
         **candidate.variables,
-        occupied=occupied,
         container=_CONTAINER,
-        network=candidate.environment.container.network or "",
+    )
+
+
+def restart_policy(candidate: Candidate) -> str:
+    """Have the candidate come back by itself after a restart of the daemon."""
+    return script(
+        "restart_policy",
+        ("health",),
+        product=candidate.environment.product,
+        environment=candidate.environment.name,
+        release=candidate.release,
+        container=_CONTAINER,
+        restart=candidate.environment.container.restart,
     )
 
 
@@ -239,7 +262,7 @@ def probe_values(environment: Environment) -> dict[str, str | float]:
 
 
 def health(candidate: Candidate) -> str:
-    """Wait on the app server until the candidate is healthy, then give it its restart policy."""
+    """Wait on the app server until the candidate is healthy."""
     settings = candidate.environment.health
     return script(
         "health",
@@ -255,7 +278,6 @@ def health(candidate: Candidate) -> str:
         interval=f"{settings.interval:g}",
         successes=settings.successes,
         honour_docker=int(settings.docker),
-        restart=candidate.environment.container.restart,
     )
 
 

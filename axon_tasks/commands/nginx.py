@@ -124,9 +124,22 @@ def _place(environment: Environment) -> dict[str, str | float]:
     }
 
 
-def inspect(environment: Environment) -> str:
-    """Version, whether nginx runs, whether its configuration includes ours."""
-    return script("inspect_nginx", ("nginx", "inspect"), **_place(environment))
+def inspect() -> str:
+    """The version of nginx."""
+    return script("inspect_nginx", ("inspect",))
+
+
+def inspect_running(environment: Environment) -> str:
+    """Whether nginx runs with the configuration that is meant."""
+    return script("inspect_running", ("nginx", "inspect"), nginx_config=environment.nginx.config)
+
+
+def inspect_included(environment: Environment) -> str:
+    """Whether nginx's configuration includes ours."""
+    place = environment.nginx
+    return script(
+        "inspect_included", ("inspect",), nginx_config=place.config, nginx_directory=place.directory
+    )
 
 
 def inspect_file(environment: Environment, kind: str) -> str:
@@ -161,7 +174,6 @@ class Switch:
         install: Whether the files on the server differ from the wanted ones.
         site_ours: Whether the site has the probe location, so that the switch can be proven from the outside.
         expected_current: What `current` must still say there; `any` where that does not matter.
-        reach: Whether every target must answer before anything changes.
     """
 
     environment: Environment
@@ -173,7 +185,16 @@ class Switch:
     install: bool | Learnt
     site_ours: bool | Learnt = True
     expected_current: str = "any"
-    reach: bool = True
+
+
+def reach(wanted: Switch) -> str:
+    """Every app server must answer from the system server, over the address that nginx will use."""
+    return script(
+        "reach_targets",
+        ("http", "switch"),
+        **probe_values(wanted.environment),
+        targets=joined(wanted.targets),
+    )
 
 
 def switch(wanted: Switch) -> str:
@@ -193,7 +214,6 @@ def switch(wanted: Switch) -> str:
         site_text=wanted.files.site if wanted.install else "",
         site_ours=wanted.site_ours,
         expected_current=wanted.expected_current,
-        reach=wanted.reach,
         http_port=environment.nginx.http_port,
         probe_path=PROBE_PATH,
         # A name that the site answers to; nginx would not match the asterisk itself.

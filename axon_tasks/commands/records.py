@@ -30,17 +30,16 @@ def hold_lock(environment: Environment, owner: dict[str, Any]) -> str:
 
 
 def write_release(environment: Environment, release: str, record: Mapping[str, Any] | Learnt) -> str:
-    """Keep the release's record and note the deploy in the audit log."""
+    """Keep the release's record."""
+    text = record if isinstance(record, Learnt) else json.dumps(record, sort_keys=True)
+    return script("write_release", ("records",), state=_state(environment), release=release, record=text)
+
+
+def audit(environment: Environment, record: Mapping[str, Any] | Learnt) -> str:
+    """Note in the audit log who has done what."""
+    keys = ("deployed_at", "deployed_by", "action", "id", "image")
     if isinstance(record, Learnt):
-        text: str = record
         line: str = record
     else:
-        text = json.dumps(record, sort_keys=True)
-        line = " ".join(
-            str(record[key])
-            for key in ("deployed_at", "deployed_by", "action", "id", "image")
-            if record.get(key)
-        )
-    return script(
-        "write_release", ("records",), state=_state(environment), release=release, record=text, line=line
-    )
+        line = " ".join(str(record[key]) for key in keys if record.get(key))
+    return script("audit", ("records",), state=_state(environment), line=line)

@@ -458,39 +458,43 @@ def removal(
         options: What the command line says.
     """
     batch = Batch("removal")
-    kinds = {(one.environment, one.kind) for one in items}
     app = [one for one in environments if server in one.app]
     batch.add(cleanup.free_space(with_docker=bool(app)), label="before")
     for one in environments:
-        mine = [item for item in items if item.environment == one.name]
-        containers = [item for item in mine if item.kind == "container"]
-        if containers:
-            stopped = [item.target for item in containers if not item.running]
-            running = [item.target for item in containers if item.running]
-            batch.add(cleanup.remove_containers(one, stopped, running), label=f"containers {one.name}")
-        networks = [item.target for item in mine if item.kind == "network"]
-        if networks:
-            batch.add(cleanup.remove_networks(networks), label=f"networks {one.name}")
-        gone = [item.name for item in mine if item.kind == "record"]
-        if gone:
-            batch.add(cleanup.remove_records(one, gone), label=f"records {one.name}", sudo=True)
-        if (one.name, "job") in kinds:
-            script = jobs.prune_script(background.directory(one), options.days)
-            batch.add(script, label=f"jobs {one.name}")
-        if server in one.app and (one.name, "staging") in kinds:
-            batch.add(cleanup.sweep_app(one, dry_run=False), label=f"app {one.name}")
-        if server in one.system and {(one.name, "staging"), (one.name, "audit")} & kinds:
-            batch.add(cleanup.sweep_system(one, dry_run=False), label=f"system {one.name}", sudo=True)
+        _remove_of(batch, server, one, [item for item in items if item.environment == one.name], options)
     images = {item.target: item.references for item in items if item.kind == "image"}
     if images:
         batch.add(cleanup.remove_images(images), label="images")
-    if ("", "staging") in kinds:
+    if any((item.environment, item.kind) == ("", "staging") for item in items):
         if any(server in one.system for one in environments):
             batch.add(cleanup.sweep_abandoned(dry_run=False), label="abandoned by root", sudo=True)
         if app:
             batch.add(cleanup.sweep_abandoned(dry_run=False), label="abandoned")
     batch.add(cleanup.free_space(with_docker=bool(app)), label="after")
     return batch
+
+
+def _remove_of(batch: Batch, server: str, one: Environment, mine: Sequence[Item], options: Options) -> None:
+    """Add what removes the things of one environment."""
+    kinds = {item.kind for item in mine}
+    containers = [item for item in mine if item.kind == "container"]
+    if containers:
+        stopped = [item.target for item in containers if not item.running]
+        running = [item.target for item in containers if item.running]
+        batch.add(cleanup.remove_containers(one, stopped, running), label=f"containers {one.name}")
+    networks = [item.target for item in mine if item.kind == "network"]
+    if networks:
+        batch.add(cleanup.remove_networks(networks), label=f"networks {one.name}")
+    gone = [item.name for item in mine if item.kind == "record"]
+    if gone:
+        batch.add(cleanup.remove_records(one, gone), label=f"records {one.name}", sudo=True)
+    if "job" in kinds:
+        script = jobs.prune_script(background.directory(one), options.days)
+        batch.add(script, label=f"jobs {one.name}")
+    if server in one.app and "staging" in kinds:
+        batch.add(cleanup.sweep_app(one, dry_run=False), label=f"app {one.name}")
+    if server in one.system and {"staging", "audit"} & kinds:
+        batch.add(cleanup.sweep_system(one, dry_run=False), label=f"system {one.name}", sudo=True)
 
 
 def _act_all(fleet: Fleet, environments: Sequence[Environment], outcome: Outcome, options: Options) -> None:

@@ -99,7 +99,9 @@ def _disagreement(run: Deployment) -> list[AxonError]:
 
 
 def _ask_system(run: Deployment, batch: Batch) -> None:
-    batch.add(nginx.inspect(run.environment), label="nginx", sudo=True)
+    batch.add(nginx.inspect(), label="nginx")
+    batch.add(nginx.inspect_running(run.environment), label="running", sudo=True)
+    batch.add(nginx.inspect_included(run.environment), label="included", sudo=True)
     batch.add(nginx.inspect_state(run.environment), label="state", sudo=True)
     batch.add(nginx.inspect_file(run.environment, "upstreams"), label="upstream", sudo=True)
     batch.add(nginx.inspect_file(run.environment, "sites"), label="site", sudo=True)
@@ -115,11 +117,13 @@ def _ask_app(run: Deployment, batch: Batch, *, reserve: bool) -> None:
 
 
 def _read_system(run: Deployment, server: str, result: BatchResult) -> parse.SystemFacts:
-    for label, doing in (("nginx", "inspecting nginx"), ("state", "reading the state"),
+    for label, doing in (("nginx", "inspecting nginx"), ("running", "looking for nginx's master"),
+                         ("included", "reading nginx's configuration"), ("state", "reading the state"),
                          ("upstream", "reading the upstream"), ("site", "reading the site")):  # fmt: skip
         must(server, doing, result[label])
+    nginx_told = "\n".join(result[label].stdout for label in ("nginx", "running", "included"))
     told = parse.parse_system(
-        server, *(result[label].stdout for label in ("nginx", "state", "upstream", "site"))
+        server, nginx_told, *(result[label].stdout for label in ("state", "upstream", "site"))
     )
     place = run.environment.nginx
     if not told.running:

@@ -7,7 +7,6 @@ import re
 from typing import TYPE_CHECKING
 
 from axon_tasks.commands import docker
-from axon_tasks.commands.shell import Learnt
 from axon_tasks.config import Secret
 from axon_tasks.deploy import facts as parse
 from axon_tasks.deploy import problems
@@ -20,6 +19,7 @@ from axon_tasks.remote import Batch
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from axon_tasks.commands.shell import Word
     from axon_tasks.deploy.run import Deployment
     from axon_tasks.remote import BatchResult, Section
 
@@ -43,7 +43,7 @@ def pull_step(run: Deployment, needs: tuple[str, ...] = ()) -> Step:
     def learn(results: Mapping[str, BatchResult]) -> Report:
         repository = repository_of(reference)
         digests = {
-            name: parse.parse_digest(name, one["pull"].stdout, repository) for name, one in results.items()
+            name: parse.parse_digest(name, one["digest"].stdout, repository) for name, one in results.items()
         }
         run.digest = digests[run.environment.app[0]]
         # A tag can move between two pulls; what was pulled first is what all run.
@@ -58,23 +58,33 @@ def pull_step(run: Deployment, needs: tuple[str, ...] = ()) -> Step:
         servers=run.environment.app,
         # One large pull at a time on a server: several would only share the line and the disk.
         changes=_things(run, "images"),
-        batch=lambda _server: _pull_batch(run, docker.pull(reference, run.environment.registry)),
+        batch=lambda _server: _pull_batch(run, reference),
+        fail_fast=True,
         timeout=lambda: PULL,
         listen=listen,
-        check=lambda server, result: must(server, f"pulling {reference}", result["pull"]),
+        check=lambda server, result: _check_pull(server, reference, result),
         learn=learn,
     )
 
 
-def _pull_batch(run: Deployment, text: str) -> Batch:
+def _pull_batch(run: Deployment, image: Word, **values: str) -> Batch:
     registry = run.environment.registry
-    return Batch("pull").add(text, label="pull", stdin=registry.password if registry else None)
+    batch = Batch("pull")
+    batch.add(
+        docker.pull(image, registry, **values), label="pull", stdin=registry.password if registry else None
+    )
+    return batch.add(docker.digests(image, **values), label="digest")
+
+
+def _check_pull(server: str, image: str, result: BatchResult) -> None:
+    must(server, f"pulling {image}", result["pull"])
+    must(server, f"looking at {image}", result["digest"])
 
 
 def _pull_by_digest(run: Deployment, server: str) -> BatchResult:
-    text = docker.pull(docker.by_digest(run.reference), run.environment.registry, digest=run.digest)
-    result = run.servers.run(server, _pull_batch(run, text), timeout=PULL)
-    must(server, f"pulling {run.digest}", result["pull"])
+    batch = _pull_batch(run, docker.by_digest(run.reference), digest=run.digest)
+    result = run.servers.run(server, batch, fail_fast=True, timeout=PULL)
+    _check_pull(server, run.digest, result)
     return result
 
 
@@ -113,22 +123,13 @@ def start_step(run: Deployment, needs: tuple[str, ...], *, wait: bool = True) ->
             run.release = dataclasses.replace(run.wanted(), digest=run.digest)
 
     def batch(server: str) -> Batch:
-        candidate = run.candidate(server)
-        made = Batch("start")
-        text = docker.env_text(run.environment)
-        made.add(
-            docker.start(candidate, occupied=_occupied(run, server), now=run.options.now),
-            label="start",
-            stdin=Secret(text) if text else None,
-        )
-        if wait:
-            made.add(docker.health(candidate), label="health")
-        return made
+        made = _start_batch(run, server)
+        return _add_health(made, run.candidate(server)) if wait else made
 
     def check(server: str, result: BatchResult) -> None:
-        must(server, f"starting {run.candidate(server).container}", result["start"])
+        _check_start(run, server, result)
         if wait:
-            _must_be_healthy(run, server, result["health"])
+            _must_be_healthy(run, server, result)
 
     def learn(results: Mapping[str, BatchResult]) -> Report:
         if wait:
@@ -153,10 +154,32 @@ def start_step(run: Deployment, needs: tuple[str, ...], *, wait: bool = True) ->
     )
 
 
-def _occupied(run: Deployment, server: str) -> bool | Learnt:
-    """Whether something stood in the slot when it was looked at; under the lock nobody else starts anything there."""
+def _start_batch(run: Deployment, server: str) -> Batch:
+    candidate = run.candidate(server)
+    made = Batch("start")
+    if _occupied(run, server):
+        made.add(docker.clear_slot(candidate, now=run.options.now), label="slot")
+    if run.environment.container.network:
+        made.add(docker.have_network(run.environment), label="network")
+    text = docker.env_text(run.environment)
+    return made.add(docker.start(candidate), label="start", stdin=Secret(text) if text else None)
+
+
+def _check_start(run: Deployment, server: str, result: BatchResult) -> None:
+    doing = {"slot": "clearing the slot", "network": "making the network"}
+    for label in ("slot", "network", "start"):
+        if label in result:
+            container = run.candidate(server).container
+            must(server, doing.get(label, f"starting {container}"), result[label])
+
+
+def _occupied(run: Deployment, server: str) -> bool:
+    """Whether something stood in the slot when it was looked at; under the lock nobody else starts anything there.
+
+    Looking again would cost a start of docker in every deploy.
+    """
     if run.preview:
-        return Learnt("occupied", "inspect")
+        return True
     return bool(run.app[server].in_slot(run.wanted().slot))
 
 
@@ -179,17 +202,25 @@ def health_step(run: Deployment, needs: tuple[str, ...]) -> Step:
         needs,
         servers=run.environment.app,
         reads=_things(run, f"containers of {run.environment.name}"),
-        batch=lambda server: Batch("health").add(docker.health(run.candidate(server)), label="health"),
+        batch=lambda server: _add_health(Batch("health"), run.candidate(server)),
+        fail_fast=True,
         timeout=lambda: run.environment.health.timeout + SHORT,
         listen=lambda server, line: tell_waiting(run, server, line),
-        check=lambda server, result: _must_be_healthy(run, server, result["health"]),
+        check=lambda server, result: _must_be_healthy(run, server, result),
         learn=lambda results: Report("healthy", durations(results)),
     )
 
 
-def _must_be_healthy(run: Deployment, server: str, section: Section) -> None:
-    if not section.ok:
-        raise problems.UnhealthyError(diagnose(run, server, section))
+def _add_health(batch: Batch, candidate: docker.Candidate) -> Batch:
+    batch.add(docker.health(candidate), label="health")
+    # Only a release that is healthy may come back by itself after a restart of the daemon.
+    return batch.add(docker.restart_policy(candidate), label="restart_policy")
+
+
+def _must_be_healthy(run: Deployment, server: str, result: BatchResult) -> None:
+    if not result["health"].ok:
+        raise problems.UnhealthyError(diagnose(run, server, result["health"]))
+    must(server, "setting the restart policy", result["restart_policy"])
 
 
 def diagnose(run: Deployment, server: str, section: Section) -> problems.Diagnosis:

@@ -50,6 +50,7 @@ def switch_step(run: Deployment, needs: tuple[str, ...]) -> Step:
         commits=True,
         prepare=prepare,
         batch=lambda server: switch_batch(run, server),
+        fail_fast=True,
         timeout=lambda: SHORT + 10 * run.environment.health.probe_timeout,
         check=lambda server, result: _check_switch(run, server, result),
         lost=lambda server, error: _lost_switch(run, server, error),
@@ -60,8 +61,10 @@ def switch_step(run: Deployment, needs: tuple[str, ...]) -> Step:
 
 def switch_batch(run: Deployment, server: str) -> Batch:
     """The switch on one system server, in one script that completes or restores by itself."""
+    wanted = _wanted_switch(run, server)
     batch = Batch("switch", sudo=True, uninterruptible=True)
-    return batch.add(nginx.switch(_wanted_switch(run, server)), label="switch")
+    batch.add(nginx.reach(wanted), label="reach")
+    return batch.add(nginx.switch(wanted), label="switch")
 
 
 def _wanted_switch(run: Deployment, server: str) -> nginx.Switch:
@@ -87,7 +90,7 @@ def _wanted_switch(run: Deployment, server: str) -> nginx.Switch:
 
 
 def _check_switch(run: Deployment, server: str, result: BatchResult) -> None:
-    section = result["switch"]
+    section = result["reach"] if result["switch"].skipped else result["switch"]
     if section.ok:
         run.switched_on.add(server)
     elif section.exit_code in SWITCH_BROKEN:
@@ -134,7 +137,6 @@ def _switch_back(run: Deployment) -> list[AxonError]:
                 for one in run.environment.app
                 if run.app[one].in_slot(run.previous)
             ),
-            reach=False,
             files=nginx.Files(told.upstream, told.site if site_is_ours(run, server) else ""),
             install=must_install(run, server),
             site_ours=site_is_ours(run, server),
@@ -167,12 +169,14 @@ def record_step(run: Deployment, needs: tuple[str, ...]) -> Step:
 
     def batch(_server: str) -> Batch:
         release = run.wanted()
-        text = records.write_release(run.environment, release.id, _record(run))
-        return Batch("record", sudo=True).add(text, label="record")
+        record = _record(run)
+        made = Batch("record", sudo=True)
+        made.add(records.write_release(run.environment, release.id, record), label="record")
+        return made.add(records.audit(run.environment, record), label="audit")
 
     def check(server: str, result: BatchResult) -> None:
-        if not result.ok:
-            raise _unrecorded(run, server, sanitize(result["record"].stderr.strip()))
+        for section in result.failed:
+            raise _unrecorded(run, server, sanitize(section.stderr.strip()))
 
     return Step(
         "record",

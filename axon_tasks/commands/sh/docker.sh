@@ -23,5 +23,9 @@ pull_image() {
         docker login --username "$registry_user" --password-stdin "$registry_server" >/dev/null || exit 33
     fi
     docker pull "$image" || exit 34
+}
+
+# image_digests: the names by which registries know the image.
+image_digests() {
     docker image inspect --format '{{json .RepoDigests}} {{.Id}}' "$image"
 }

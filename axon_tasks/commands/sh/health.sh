@@ -45,8 +45,6 @@ health() {
             [ "$look_health" = unhealthy ] && told unhealthy && exit 20
             if [ "$health_good" -ge "$successes" ]; then
                 case $look_health in none | healthy)
-                    # Only a release that is healthy may come back by itself after a restart of the daemon.
-                    docker update --restart="$restart" "$container" >/dev/null || fail 22 "docker update failed"
                     told healthy
                     return 0
                     ;;
@@ -65,4 +63,9 @@ health() {
             *) sleep "$interval" ;;
         esac
     done
+}
+
+# restart_policy: with what the container comes back after a restart of the daemon.
+restart_policy() {
+    docker update --restart="$restart" "$container" >/dev/null
 }

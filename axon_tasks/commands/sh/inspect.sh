@@ -1,11 +1,19 @@
 # shellcheck shell=sh disable=SC2154  # set by the caller: state name nginx_config nginx_directory
 
-# inspect_nginx: version, whether it runs, and whether its configuration includes ours.
+# inspect_nginx: its version.
 inspect_nginx() {
     command -v nginx >/dev/null 2>&1 || fail 127 'nginx is not installed'
     tell version "$(nginx -v 2>&1 | sed 's/.*nginx\///; s/[^0-9.].*//')"
+}
+
+# inspect_running: whether it runs.
+inspect_running() {
     [ -r "$nginx_config" ] || fail 32 "cannot read $nginx_config"
     if nginx_pid >/dev/null; then tell running yes; else tell running no; fi
+}
+
+# inspect_included: whether its configuration includes ours.
+inspect_included() {
     inspect_line="^[^#]*include[[:space:]]+[\"']?$nginx_directory/sites/\*"
     # The usual places first: printing the whole configuration takes long where there are many sites.
     if grep -qsE "$inspect_line" "$nginx_config" "${nginx_config%/*}"/conf.d/*.conf "${nginx_config%/*}"/sites-enabled/* ||

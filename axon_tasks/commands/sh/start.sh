@@ -44,24 +44,22 @@ port_holder() {
 
 # have_network: the container's network, made if it is not there, with the labels by which cleaning up knows it.
 have_network() {
-    case $network in '' | bridge | host | none | container:*) return ;; esac
     docker network inspect --format '{{.Id}}' "$network" >/dev/null 2>&1 && return
     docker network create --label "axon.product=$product" --label "axon.environment=$environment" "$network" >/dev/null ||
         exit 44
     tell network "$network"
 }
 
-# start "$@": clears the slot and runs the container; the arguments are docker's, after `docker run`.
+# start "$@": runs the container; the arguments are docker's, after `docker run`.
 start() {
-    [ "$occupied" = 0 ] || clear_slot
-    have_network
     if ! start_id=$(docker run -d "$@" 2>&1); then
         # Looked for when it is needed: a start of docker for every deploy would be too dear.
         case $start_id in
             *'already allocated'* | *'already in use'*) start_holder=$(port_holder) ;;
             *) start_holder='' ;;
         esac
-        # A run that fails at the port leaves a container in state `created` behind.
+        # A run that fails at the port leaves a container in state `created` behind. By its labels: the name may be
+        # taken by somebody else's.
         remove_release >/dev/null
         printf '%s\n' "$start_id" >&2
         [ -z "$start_holder" ] || fail 42 "port $port is taken by $start_holder"

@@ -1,4 +1,4 @@
-# shellcheck shell=sh disable=SC2154  # set by the caller: targets slot previous flag probe_path reach, and what nginx.sh needs
+# shellcheck shell=sh disable=SC2154  # set by the caller: targets slot previous flag probe_path, and what nginx.sh needs
 
 # reach_targets: the new release must answer from here, over the addresses that nginx will use, before anything changes.
 reach_targets() {
@@ -60,7 +60,6 @@ serves() {
 switch_slots() {
     make_state
     still_ours
-    if [ "$reach" = 1 ]; then reach_targets; fi
     if [ "$install" = 1 ]; then config_install; fi
     if ! flip "$slot"; then
         if [ "$install" = 1 ]; then config_restore; fi
@@ -81,7 +80,6 @@ switch_slots() {
 switch_reload() {
     make_state
     still_ours
-    if [ "$reach" = 1 ]; then reach_targets; fi
     config_install
     if [ "$site_ours" = 1 ] && ! serves 500; then
         config_restore && fail 62 "after the switch nginx answered $serves_told; everything is as it was before"

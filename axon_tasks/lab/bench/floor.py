@@ -148,7 +148,6 @@ class Learnt:
             "upstream_text": "unused",
             "site_text": "unused",
             "site_ours": "1",
-            "occupied": "0",
             "record": json.dumps(told, sort_keys=True),
             "line": " ".join(
                 str(told[key]) for key in ("deployed_at", "deployed_by", "action", "id", "image")
