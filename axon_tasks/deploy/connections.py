@@ -32,13 +32,14 @@ class Connections:
     Args:
         project: The servers.
         recorder: Notes when each was connected to.
+        prepare: Whether to open shells before they are needed; not where one thing is done after the other.
     """
 
-    def __init__(self, project: Project, recorder: Recorder) -> None:
+    def __init__(self, project: Project, recorder: Recorder, *, prepare: bool = True) -> None:
         self.project = project
         self.recorder = recorder
         self.span = recorder.begin("run", "run")
-        self._fleet = Fleet(project)
+        self._fleet = Fleet(project, prepare=prepare)
         self._opening: dict[str, Future[Connection]] = {}
         self._guard = threading.Lock()
 
@@ -76,6 +77,8 @@ class Connections:
         span = self.recorder.begin("connect", server, parent=self.span, server=server)
         try:
             connection = self._fleet[server]
+            # Each server is sent two scripts at once at the beginning of a deploy: both shells start now.
+            connection.refill(started=2)
         except BaseException as error:  # noqa: BLE001  (handed to everybody who asks for this server)
             self.recorder.end(
                 span, outcome="failed", note=error.summary if isinstance(error, AxonError) else ""

@@ -185,7 +185,8 @@ class Servers:
         """End the batches that go on until the end of the run."""
         held, self._held = self._held, []
         for pending in held:
-            pending.cancel()
+            # The order is on its way; whether it has arrived is nothing that the prompt should wait for.
+            pending.cancel(confirmed=False)
 
     def run(
         self,

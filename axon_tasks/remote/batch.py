@@ -395,9 +395,15 @@ class PendingBatch:
         self._await(timeout)
         return self._future.exception()
 
-    def cancel(self) -> None:
-        """Stop waiting, and end what still runs on the server unless the batch is uninterruptible."""
-        if not self.done() and not self._exchange.cancel():
+    def cancel(self, *, confirmed: bool = True) -> None:
+        """Stop waiting, and end what still runs on the server unless the batch is uninterruptible.
+
+        Args:
+            confirmed: Whether to wait until the server has told its processes to end. Without, the order is on its way
+                when this returns, over a shell that is ready; it costs no round trip, and closing the connection right
+                after it does not stop it.
+        """
+        if not self.done() and not self._exchange.cancel(confirmed=confirmed):
             _settle(self._future, self._exchange.give_up)
 
     def __enter__(self) -> Self:

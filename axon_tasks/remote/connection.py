@@ -88,12 +88,14 @@ class Connection(fabric.Connection):  # type: ignore[misc]
         login: Where, as whom, and with which keys.
         gateway: An open or closed connection to the last jump host; it is opened when needed and not closed here.
         config: Fabric's settings for `run`.
+        prepares: Whether shells are opened before they are needed.
     """
 
     # Fabric writes unknown attributes into its configuration, so each is declared here.
     login: Login
     name: str
     exchanges: set[Exchange]
+    prepares: bool
     _opening: threading.RLock
     _abandoned: bool
     _underway: Any
@@ -103,12 +105,18 @@ class Connection(fabric.Connection):  # type: ignore[misc]
     _sftp: Any
 
     def __init__(
-        self, login: Login, *, gateway: Connection | None = None, config: Config | None = None
+        self,
+        login: Login,
+        *,
+        gateway: Connection | None = None,
+        config: Config | None = None,
+        prepares: bool = True,
     ) -> None:
         self._set(
             login=login,
             name=login.name,
             exchanges=set(),
+            prepares=prepares,
             _opening=threading.RLock(),
             _abandoned=False,
             _underway=None,
@@ -227,7 +235,7 @@ class Connection(fabric.Connection):  # type: ignore[misc]
                 same time. At first it is one; None leaves it as it is.
         """
         shells = self._shells
-        if shells is not None and self.is_connected:
+        if self.prepares and shells is not None and self.is_connected:
             with contextlib.suppress(*BROKEN):
                 shells.refill(started)
 
@@ -248,7 +256,7 @@ class Connection(fabric.Connection):  # type: ignore[misc]
         finally:
             close_quietly(channel)
 
-    def end_session(self, session: int, *, privileged: bool, within: float) -> None:
+    def end_session(self, session: int, *, privileged: bool, within: float, confirmed: bool = True) -> None:
         """Terminate all processes of a session on the server, and kill after a grace of two seconds what remains.
 
         sshd gives every command without a terminal a session of its own. What has left it
@@ -258,15 +266,22 @@ class Connection(fabric.Connection):  # type: ignore[misc]
             session: Its number.
             privileged: Some of them may run as root.
             within: Seconds to wait until they have been told.
+            confirmed: Whether to wait for that; without, the order goes to a shell that is ready, if there is one.
         """
-        shell = "sh -s"
+        shell, script = "sh -s", _END_SESSION.replace("@SESSION@", str(session))
         if privileged and self.user != "root":
             shell = "sudo -n sh -s"
+        ready = None if confirmed or self._shells is None else self._shells.take_ready()
+        if ready is not None:
+            order = script if shell == "sh -s" else f"printf %s {shlex.quote(script)} | {shell}"
+            ready.sendall(order.encode())
+            ready.shutdown_write()
+            return
         # Beyond the usual limit: what is to be ended here may be what holds all the sessions.
         channel = self.transport.run_in_session(f"exec {shell}", wait=within, beyond=1)
         try:
             channel.settimeout(within)
-            channel.sendall(_END_SESSION.replace("@SESSION@", str(session)).encode())
+            channel.sendall(script.encode())
             channel.shutdown_write()
             channel.recv(1)
         finally:

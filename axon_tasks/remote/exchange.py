@@ -97,6 +97,7 @@ class Exchange:
         #: Set before the last bytes go: until then the script runs nothing, whatever happens.
         self._sent = False
         self._ending = False
+        self._confirmed = True
         self._driver: threading.Thread | None = None
         self._driven = threading.Event()
 
@@ -149,14 +150,18 @@ class Exchange:
         self._stdout.emit = self._stderr.emit = None
         self.wake.abandon()
 
-    def cancel(self) -> bool:
+    def cancel(self, *, confirmed: bool = True) -> bool:
         """Stop reading and end the script on the server; twice does no harm.
 
         Whoever drives the script ends it, because the end may come while it is being sent.
 
+        Args:
+            confirmed: Whether to wait for the server's word that its processes were told to end.
+
         Returns:
             Whether that is done; where a listener or a server that is gone keeps the driver, it comes later.
         """
+        self._confirmed = confirmed
         self.abandon()
         if self._driver is None or self._driver is threading.current_thread():
             # It was interrupted and is not driven any more, or the listener calls, which is to return first.
@@ -184,7 +189,9 @@ class Exchange:
 
     def _end_session(self, session: int) -> None:
         try:
-            self._connection.end_session(session, privileged=self.request.privileged, within=_CANCEL)
+            self._connection.end_session(
+                session, privileged=self.request.privileged, within=_CANCEL, confirmed=self._confirmed
+            )
         except BROKEN:
             # No second session is to be had: sshd itself can signal what is in the shell's process group.
             with contextlib.suppress(*BROKEN):

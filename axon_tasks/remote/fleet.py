@@ -131,10 +131,12 @@ class Fleet:
     Args:
         project: The inventory.
         ssh_config: Read this instead of the operator's ssh_config (`ssh -F`).
+        prepare: Whether connections open shells before they are needed, so that a batch costs one round trip.
     """
 
-    def __init__(self, project: ProjectLike, *, ssh_config: Path | None = None) -> None:
+    def __init__(self, project: ProjectLike, *, ssh_config: Path | None = None, prepare: bool = True) -> None:
         self._project = project
+        self._prepare = prepare
         self._ssh_config = SshConfig(ssh_config)
         self._config = quiet_config()
         self._lock = threading.RLock()
@@ -284,7 +286,7 @@ class Fleet:
         hops = (host.jump,) if host.jump else settings.proxy_jump
         gateway = self._gateway(hops, (*path, host.name)) if hops else None
         login = self._login(host, settings, proxied=bool(hops))
-        return Connection(login, gateway=gateway, config=config or self._config)
+        return Connection(login, gateway=gateway, config=config or self._config, prepares=self._prepare)
 
     def _gateway(self, hops: tuple[str, ...], path: tuple[str, ...]) -> Connection:
         """Give the connection to the last of some hops, each reached through the one before."""

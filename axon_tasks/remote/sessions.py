@@ -77,6 +77,15 @@ class Shells:
             close_quietly(spare.channel)
         return self._transport.run_in_session(f"exec {program} -s", turn=turn), NEW
 
+    def take_ready(self) -> paramiko.Channel | None:
+        """Give a shell that can read a script now, or None; nothing is waited for."""
+        with self._lock:
+            for spare in self._spares:
+                if spare.program == _PROGRAM and spare.is_set() and spare.usable and spare.distance == 0:
+                    self._spares.remove(spare)
+                    return spare.channel
+        return None
+
     def refill(self, started: int | None = None) -> None:
         """Ask for what is missing in the reserve, unless the sessions are scarce; nothing is waited for.
 

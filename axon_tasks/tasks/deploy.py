@@ -137,8 +137,9 @@ def _run(
 ) -> list[Outcome]:
     from axon_tasks.deploy.connections import Connections
 
-    with ended_like_ctrl_c(), Connections(project, recorder) as connections:
-        if not options.sequential:
+    prepare = not options.sequential
+    with ended_like_ctrl_c(), Connections(project, recorder, prepare=prepare) as connections:
+        if prepare:
             # The way to the servers takes its time; what is imported next takes some, too.
             connections.open_early(server for one in chosen for server in one.servers)
         from axon_tasks.deploy.runner import deploy as run_deploy

@@ -24,6 +24,9 @@ class Line:
 
     is_connected: bool = True
 
+    def refill(self, *, started: int) -> None:
+        """Shells are nothing that these tests look at."""
+
 
 @dataclass
 class Lines:
@@ -44,7 +47,7 @@ class Lines:
 @pytest.fixture
 def lines(monkeypatch: pytest.MonkeyPatch) -> Lines:
     made = Lines()
-    monkeypatch.setattr(module, "Fleet", lambda _project: made)
+    monkeypatch.setattr(module, "Fleet", lambda _project, prepare: made)
     return made
 
 
