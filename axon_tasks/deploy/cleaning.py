@@ -33,8 +33,9 @@ LOCK_TAKEN = 75
 LOOK, ACT = 120.0, 600.0
 #: Release records that stay on a system server, and runs that stay on this machine.
 RECORDS, RUNS = 20, 50
-#: Locks that are held over one connection: sshd allows ten channels on it (sshd_config(5): MaxSessions).
-_LOCKS = 8
+#: Locks that are held over one connection: fewer than its sessions (remote.transport.MAX_SESSIONS), because the look and
+#: the removal go over the first one while the locks are held.
+_LOCKS = 5
 
 _TOLD = re.compile(
     r"(removed|found|failed)=(container|image|network|job|staging|record|audit) (\S+)(?: (.*))?"
