@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from axon_tasks.commands import docker, naming, nginx, records
+from axon_tasks.commands import docker, nginx, records
 from axon_tasks.commands.shell import Learnt
-from axon_tasks.deploy import problems
+from axon_tasks.deploy import background, problems
 from axon_tasks.deploy.engine import Report, Step
 from axon_tasks.deploy.locking import must_hold
 from axon_tasks.deploy.release import git_commit
@@ -223,7 +223,10 @@ def retire_step(run: Deployment, needs: tuple[str, ...], *, strict: bool = False
         if not old:
             return None
         text = jobs.start_script(
-            jobs_directory(run), job, docker.retire(run.environment, old), title=RETIRE_TITLE
+            background.directory(run.environment),
+            job,
+            docker.retire(run.environment, old),
+            title=RETIRE_TITLE,
         )
         return Batch("retire").add(text, label="retire")
 
@@ -272,11 +275,6 @@ def job_id(run: Deployment) -> str:
     return f"retire-{run.options.run_id}"
 
 
-def jobs_directory(run: Deployment) -> str:
-    """Where an environment's background jobs are kept on its app servers."""
-    return f"{naming.state_directory(run.environment.product, run.environment.name)}/jobs"
-
-
 def wait_step(run: Deployment, needs: tuple[str, ...]) -> Step:
     """Wait until the old release has been removed, with `--wait`."""
     limit = run.environment.drain.timeout + run.environment.container.stop_timeout + SHORT
@@ -284,18 +282,16 @@ def wait_step(run: Deployment, needs: tuple[str, ...]) -> Step:
     def batch(server: str) -> Batch | None:
         if server not in run.retiring and not run.preview:
             return None
-        return Batch("wait").add(jobs.wait_script(jobs_directory(run), job_id(run), limit), label="wait")
+        return background.wait_batch(run.environment, job_id(run), limit)
 
     def check(server: str, result: BatchResult) -> None:
-        found = jobs.parse(result["wait"].stdout)
-        if not found or found[0].state != "done" or found[0].exit_code != 0:
-            how = f"{found[0].state}, exit status {found[0].exit_code}" if found else "it cannot be found"
-            last = (
-                f": {sanitize(found[0].log_tail.strip().splitlines()[-1])}"
-                if found and found[0].log_tail.strip()
-                else ""
+        found = background.read(result)
+        if found.state != "done" or found.exit_code != 0:
+            log = found.log_tail.strip().splitlines()
+            last = f": {sanitize(log[-1])}" if log else ""
+            raise StepFailedError(
+                f"{server}: job {job_id(run)}: {found.state}, exit status {found.exit_code}{last}"
             )
-            raise StepFailedError(f"{server}: job {job_id(run)}: {how}{last}")
 
     def recover(failed: AxonError) -> Report:
         look = f"see: fab jobs.show --env={run.environment.name} --job={job_id(run)}"

@@ -41,7 +41,7 @@ def bench(
     Examples:
       invoke bench
       invoke bench --only=deploy,floor --rtt=0,50 --repeat=15
-      invoke bench --quick --out=/tmp/bench
+      invoke bench --quick --out=quick-results
     """
     options = _options(only, rtt, repeat, quick=quick)
     from axon_tasks.lab import Lab
