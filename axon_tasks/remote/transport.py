@@ -16,7 +16,7 @@ import time
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import paramiko
-from paramiko.common import MSG_CHANNEL_REQUEST, cMSG_CHANNEL_OPEN, cMSG_CHANNEL_REQUEST
+from paramiko.common import MSG_CHANNEL_CLOSE, MSG_CHANNEL_REQUEST, cMSG_CHANNEL_OPEN, cMSG_CHANNEL_REQUEST
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -325,7 +325,6 @@ class Transport(paramiko.Transport):
     def _unlink_channel(self, chanid: int) -> None:
         super()._unlink_channel(chanid)  # type: ignore[misc]
         self._channels_held.pop(chanid, None)
-        self.slots.release(chanid)
 
     def _on_channel_request(channel: paramiko.Channel, message: paramiko.Message) -> None:  # type: ignore[misc]  # noqa: N805 - called by Paramiko with the channel
         """Note an exit signal, let Paramiko handle the rest, and wake the reader of the channel."""
@@ -339,8 +338,18 @@ class Transport(paramiko.Transport):
         if wake is not None:
             wake.set()
 
+    def _on_channel_close(channel: paramiko.Channel, message: paramiko.Message) -> None:  # type: ignore[misc]  # noqa: N805 - called by Paramiko with the channel
+        """Let Paramiko answer the server's close, and only then free the slot.
+
+        sshd counts a session until it has our close; a request that overtakes it is refused.
+        """
+        transport = channel.transport
+        paramiko.Channel._handle_close(channel, message)  # type: ignore[attr-defined]  # noqa: SLF001 - the handler that this one stands in for
+        transport.slots.release(channel.chanid)
+
     _channel_handler_table: ClassVar[dict[int, Any]] = {
         **paramiko.Transport._channel_handler_table,  # type: ignore[attr-defined]  # noqa: SLF001 - the table has no other name
+        MSG_CHANNEL_CLOSE: _on_channel_close,
         MSG_CHANNEL_REQUEST: _on_channel_request,
     }
 

@@ -246,20 +246,20 @@ def _wait_until() -> Callable[..., bool]:
     return wait_until
 
 
-def with_argument(marker: str) -> list[int]:
-    """The processes of this machine, which is the server too, that have the marker among their arguments."""
+def with_arguments(*words: str) -> list[int]:
+    """The processes of this machine, which is the server too, that have all the words among their arguments."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with contextlib.suppress(OSError):
-                if marker.encode() in (entry / "cmdline").read_bytes().split(b"\0"):
+                if {word.encode() for word in words} <= set((entry / "cmdline").read_bytes().split(b"\0")):
                     found.append(int(entry.name))
     return found
 
 
 @pytest.fixture
-def running() -> Callable[[str], list[int]]:
-    return with_argument
+def running() -> Callable[..., list[int]]:
+    return with_arguments
 
 
 @pytest.fixture

@@ -46,7 +46,7 @@ def test_the_page_shows_what_happens(
     sshd: Any,
     shown: str,
     tmp_path: Path,
-    running: Callable[[str], list[int]],
+    running: Callable[..., list[int]],
     wait_until: Callable[..., bool],
 ) -> None:
     """The commands on the page print what stands below them, and exit with the status that stands there."""
@@ -60,7 +60,7 @@ def test_the_page_shows_what_happens(
     try:
         assert shown == "".join(typed(command, sshd.ssh_config, tmp_path) for command in commands(shown))
         assert not LEFT[0].exists()
-        assert wait_until(lambda: not running("5400"))
+        assert wait_until(lambda: not running("sleep", "5400"))
     finally:
         shutil.rmtree(LEFT[1], ignore_errors=True)
         sshd.configure("")

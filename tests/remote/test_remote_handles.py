@@ -205,12 +205,14 @@ class TestWaiting:
         assert quick is wait_any(slow, quick)
         assert not slow.done()
 
-    def test_any_of_several_that_have_ended(self, connection: Connection) -> None:
+    def test_any_of_several_that_have_ended(self, connection: Connection, tmp_path: Path) -> None:
         """Of several that have ended, the one that ended first is given, whatever their order."""
         first, second = (
             Batch("first").add("true").start(connection),
-            Batch("second").add("sleep 0.3").start(connection),
+            Batch("second").add(f"until [ -e {tmp_path}/go ]; do sleep 0.05; done").start(connection),
         )
+        first.result(30)
+        (tmp_path / "go").touch()
         assert wait(first, second)
         assert [first, first] == [wait_any(second, first), wait_any(first, second)]
 
