@@ -37,6 +37,12 @@ def lab() -> Lab:
     return running
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    if item.get_closest_marker("lab") and not hasattr(getattr(item, "function", None), "isolated"):
+        # There is one lab, and its tests change it: one process runs them all, others run the rest meanwhile.
+        item.add_marker(pytest.mark.xdist_group("lab"))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     reason = why_no_lab()
     if reason:

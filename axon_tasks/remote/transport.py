@@ -29,6 +29,10 @@ MAX_SESSIONS = 8
 NEW = 2
 #: Seconds that sshd has to open a channel.
 CHANNEL_TIMEOUT = 15.0
+#: Seconds for which sshd may go on counting a session whose channel is closed: until its process has ended, too
+#: (OpenSSH, session.c: session_close_by_channel).
+_LINGER = 5.0
+_LINGER_STEP = 0.05
 #: Bytes that may be on their way unread; at 50 ms round-trip time this allows 160 MB/s.
 WINDOW = 8 * 1024 * 1024
 
@@ -174,6 +178,7 @@ class Transport(paramiko.Transport):
         self.slots = Slots(MAX_SESSIONS)
         # Paramiko forgets a channel that nobody holds, and then does not hear that the server has closed it.
         self._channels_held: dict[int, paramiko.Channel] = {}
+        self._channels_granted = False
         #: Called when sessions are scarce; whoever holds one in reserve gives it up.
         self.on_scarcity: Callable[[], None] = lambda: None
 
@@ -240,12 +245,16 @@ class Transport(paramiko.Transport):
     def answered(self, channel: paramiko.Channel) -> None:
         """Count a session that was asked for, or its refusal; called by Paramiko's thread."""
         if channel.active:
-            self._channels_held[channel.chanid] = channel
+            self._hold(channel)
         elif self.is_active():
             # Paramiko keeps the error for whoever opens the next channel, who has nothing to do with it.
             self.saved_exception = None
             self.slots.lower()
         self.slots.settle([channel.chanid] if channel.active else [])
+
+    def _hold(self, channel: paramiko.Channel) -> None:
+        self._channels_held[channel.chanid] = channel
+        self._channels_granted = True
 
     def _enrol(self, program: str | None) -> Opening:
         """Make a channel known to Paramiko, which sets the event when the server has answered."""
@@ -276,6 +285,7 @@ class Transport(paramiko.Transport):
         Raises:
             paramiko.SSHException: If there is no free slot or no session.
         """
+        patience = time.monotonic() + _LINGER
         while True:
             if not self.slots.has_room(1):
                 self.on_scarcity()
@@ -283,13 +293,22 @@ class Transport(paramiko.Transport):
                 try:
                     channel = self.open_session(timeout=CHANNEL_TIMEOUT)
                 except paramiko.SSHException as error:
-                    if beyond or not self._is_refusal(error) or not self.slots.lower():
+                    if beyond or not self._is_refusal(error):
+                        raise
+                    if not self.slots.lower() and not self._lingers(patience):
                         raise
                 else:
-                    self._channels_held[channel.chanid] = channel
+                    self._hold(channel)
                     slot.append(channel.chanid)
                     return channel
             self.on_scarcity()
+
+    def _lingers(self, until: float) -> bool:
+        """Whether a session that was closed may still count on the server; after a moment of waiting for it."""
+        if not self._channels_granted or time.monotonic() > until:
+            return False
+        time.sleep(_LINGER_STEP)
+        return True
 
     def send_signal(self, channel: paramiko.Channel, name: str) -> None:
         """Ask sshd to send a signal to the process group of a command (RFC 4254, section 6.9).
@@ -343,7 +362,7 @@ class Transport(paramiko.Transport):
 
         sshd counts a session until it has our close; a request that overtakes it is refused.
         """
-        transport = channel.transport
+        transport: Any = channel.transport
         paramiko.Channel._handle_close(channel, message)  # type: ignore[attr-defined]  # noqa: SLF001 - the handler that this one stands in for
         transport.slots.release(channel.chanid)
 

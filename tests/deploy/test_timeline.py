@@ -234,6 +234,7 @@ def with_span(**changes: Any) -> dict[str, Any]:
         (json.dumps(with_span(sent=-1)), "has no whole number as 'sent'"),
         (json.dumps(with_span(needs=[1])), "has no list of names as 'needs'"),
     ],
+    ids=[str(number) for number in range(20)],  # the texts differ from process to process
 )
 def test_a_damaged_file_is_told_and_not_trusted(tmp_path: Path, text: str, expected: str) -> None:
     """Each kind of damage has a message that names it, and the list of runs marks the file as broken."""

@@ -67,5 +67,6 @@ def isolated(test: Test) -> Test:
         )
         assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
 
+    outside.isolated = True  # type: ignore[attr-defined]  # it does not need the lab that the others share
     del outside.__wrapped__  # type: ignore[attr-defined]  # or pytest would look for its parameters
     return outside

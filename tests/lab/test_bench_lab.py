@@ -93,8 +93,9 @@ def test_counts(project: Path) -> None:
     told = counted(figures)
 
     assert 1 == told["at the proxies", "connections per server"]
-    assert 2 <= told["at the proxies", "dependent round trips to connect"] <= 8
+    assert 2 <= told["at the proxies", "dependent round trips to log in"] <= 8
     assert 3 <= told["at the proxies", "dependent round trips after connecting"]
+    assert 5 <= told["at the proxies", "dependent round trips after the login"]
 
 
 @pytest.fixture

@@ -33,6 +33,10 @@ TRIPS = Budget(5, at_least=False)
 CONNECTIONS = Budget(1, at_least=False)
 
 _WHAT = "regular deploy"
+#: Connected is who has a shell that waits for its script; ssh(1) too has that only two round trips after the login.
+AFTER_CONNECTING = "dependent round trips after connecting"
+AFTER_LOGIN = "dependent round trips after the login"
+TO_LOG_IN = "dependent round trips to log in"
 _LOG_TIMEOUT = 10.0
 
 
@@ -42,19 +46,23 @@ class Observed:
 
     Args:
         deploy: Seconds of `fab deploy`.
-        connect: Seconds in which a program that does nothing else opened the same connections.
+        login: Seconds in which a program that does nothing else logged in to the same servers.
+        connect: Seconds until it had a shell on each that waits for a script, too.
         deployed: What the proxies saw of the deployment; None where there are none.
         connected: What they saw of the other one.
         ended: When the deployment's prompt was back.
-        opened: When the connections stood.
+        logged_in: When the other one had logged in everywhere.
+        ready: When it had its shells.
     """
 
     deploy: float
+    login: float
     connect: float
     deployed: Traffic | None = None
     connected: Traffic | None = None
     ended: float = 0.0
-    opened: float = 0.0
+    logged_in: float = 0.0
+    ready: float = 0.0
 
 
 @dataclass
@@ -106,11 +114,12 @@ def _counted(rtt: float, rounds: list[Observed]) -> list[Figure]:
     deployed = [(one.deployed or Traffic(()), one) for one in rounds]
     connected = [(one.connected or Traffic(()), one) for one in rounds]
     whole = [traffic.dependent(one.ended) for traffic, one in deployed]
-    login = [traffic.dependent(one.opened) for traffic, one in connected]
-    after = [all_of_it - part for all_of_it, part in zip(whole, login, strict=True)]
+    login = [traffic.dependent(one.logged_in) for traffic, one in connected]
+    connect = [traffic.dependent(one.ready) for traffic, one in connected]
     return [
-        _count("dependent round trips after connecting", rtt, "at the proxies", after, TRIPS),
-        _count("dependent round trips to connect", rtt, "at the proxies", login),
+        _count(AFTER_CONNECTING, rtt, "at the proxies", _rest(whole, connect), TRIPS),
+        _count(AFTER_LOGIN, rtt, "at the proxies", _rest(whole, login)),
+        _count(TO_LOG_IN, rtt, "at the proxies", login),
         _count(
             "connections per server",
             rtt,
@@ -127,13 +136,19 @@ def _timed(near: float, far: float, seen: dict[float, list[Observed]]) -> list[F
     """How many round trips the difference of two times is, once for all of it and once without the connecting."""
     way = (far - near) / 1000
     both = list(zip(seen[near], seen[far], strict=True))
-    login = [(b.connect - a.connect) / way for a, b in both]
-    after = [(b.deploy - a.deploy) / way - part for (a, b), part in zip(both, login, strict=True)]
+    whole = [(b.deploy - a.deploy) / way for a, b in both]
+    login = [(b.login - a.login) / way for a, b in both]
+    connect = [(b.connect - a.connect) / way for a, b in both]
     who = f"by the clock, {near:g} and {far:g} ms"
     return [
-        _count("dependent round trips after connecting", None, who, after),
-        _count("dependent round trips to connect", None, who, login),
+        _count(AFTER_CONNECTING, None, who, _rest(whole, connect)),
+        _count(AFTER_LOGIN, None, who, _rest(whole, login)),
+        _count(TO_LOG_IN, None, who, login),
     ]
+
+
+def _rest(whole: list[Any], parts: list[Any]) -> list[Any]:
+    return [all_of_it - part for all_of_it, part in zip(whole, parts, strict=True)]
 
 
 def _count(unit: str, rtt: float | None, who: str, values: list[Any], budget: Budget | None = None) -> Count:
@@ -151,13 +166,22 @@ def _round(made: Product) -> Observed:
     ended = time.monotonic()
     deployed = traffic(made, began, ended)
     redeploy.check(tag)
-    began_to_connect, opened = _connect(made)
-    connected = traffic(made, began_to_connect, opened)
-    return Observed(ended - began, opened - began_to_connect, deployed, connected, ended, opened)
+    began_to_connect, logged_in, ready = _connect(made)
+    connected = traffic(made, began_to_connect, ready)
+    return Observed(
+        ended - began,
+        logged_in - began_to_connect,
+        ready - began_to_connect,
+        deployed,
+        connected,
+        ended,
+        logged_in,
+        ready,
+    )
 
 
-def _connect(made: Product) -> tuple[float, float]:
-    """Let a program open the same connections and do nothing with them; gives when it began and when they stood."""
+def _connect(made: Product) -> tuple[float, float, float]:
+    """Let a program open the same connections and do nothing with them; gives when it began, had logged in, had shells."""
     work = made.folder / "connect.json"
     work.write_text(
         json.dumps({"hosts_file": str(made.hosts_file), "servers": made.servers}), encoding="utf-8"
@@ -165,7 +189,7 @@ def _connect(made: Product) -> tuple[float, float]:
     said = local.run([sys.executable, "-m", "axon_tasks.lab.bench.programs", "connect", str(work)])
     times = json.loads(said)
     # CLOCK_MONOTONIC is the same for all processes (clock_gettime(2)).
-    return float(times["began"]), float(times["opened"])
+    return float(times["began"]), float(times["logged_in"]), float(times["ready"])
 
 
 def traffic(made: Product, since: float, until: float) -> Traffic | None:

@@ -31,7 +31,7 @@ def ours(work: dict[str, Any]) -> dict[str, Any]:
     inventory = Inventory(hosts, Path(work["known_hosts"]))
 
     def ask(connection: Any) -> str:
-        result = Batch("query").add(QUERY, label="query").run(connection, timeout=60)
+        result = Batch("query").add(QUERY, label="query").run(connection, timeout=60, last=True)
         return result["query"].stdout.strip()
 
     began = time.perf_counter()
@@ -66,16 +66,21 @@ def bare(work: dict[str, Any]) -> dict[str, Any]:
 
 
 def connect(work: dict[str, Any]) -> dict[str, Any]:
-    """Open the connections that a deployment needs, and do nothing with them."""
+    """Open the connections that a deployment needs, wait for a shell on each, and do nothing with them."""
     from axon_tasks.config import load
     from axon_tasks.remote.fleet import Fleet
 
     project = load(work["hosts_file"])
     with Fleet(project) as fleet:
         began = time.monotonic()
-        fleet.open(work["servers"])
-        opened = time.monotonic()
-    return {"began": began, "opened": opened}
+        opened = fleet.open(work["servers"])
+        logged_in = time.monotonic()
+        shells = [connection.ready_shell("sh")[0] for connection in opened.values()]
+        # sshd opens the window when it has started the program, and Paramiko has no event for that.
+        while not all(shell.out_window_size for shell in shells):
+            time.sleep(0.0005)
+        ready = time.monotonic()
+    return {"began": began, "logged_in": logged_in, "ready": ready}
 
 
 def stream(work: dict[str, Any]) -> dict[str, Any]:
