@@ -184,8 +184,7 @@ def deploy(
     Raises:
         InterruptedRunError: Ctrl-C was pressed twice.
     """
-    # Needed in a moment, and slow to import: it happens while the servers are waited for.
-    threading.Thread(target=nginx.warm_up, name="axon-templates", daemon=True).start()
+    threading.Thread(target=_warm_up, args=(connections,), name="axon-templates", daemon=True).start()
     opened = Session(connections, told)
     runs = [opened.prepare(one, options, listener(one.name)) for one in environments]
     outcomes = {run.environment.name: Outcome(run.environment.name, run, not_begun(run)) for run in runs}
@@ -197,6 +196,12 @@ def deploy(
         for run in runs:
             run.servers.close()
     return list(outcomes.values())
+
+
+def _warm_up(connections: Connections) -> None:
+    """Import what is needed in a moment and slow: not beside the key exchange, but while servers work."""
+    connections.await_opening()
+    nginx.warm_up()
 
 
 def _whole(run: Deployment) -> Step:

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from axon_tasks.config import Environment, Project
+    from axon_tasks.deploy.connections import Connections
     from axon_tasks.deploy.run import Options
     from axon_tasks.deploy.runner import Outcome
-    from axon_tasks.deploy.timeline import Recorder
 
 HELP = {
     "env": "Environment of hosts.yml to work on, or several: staging,prod; required.",
@@ -78,24 +78,30 @@ def deploy(
     the switch; 130 interrupted. With several environments, the first of 5, 3, 4 and 1 that one of them has.
     """
     project, chosen = environments(env, hosts_file)
-    from axon_tasks.deploy.run import Options
-    from axon_tasks.deploy.timeline import Recorder
-
     if json and not dry_run:
         raise UsageError("--json goes with --dry-run.", hint="What a run did: fab timeline --json")
     command = command_line()
+
+    def options(command: str, run_id: str) -> Options:
+        from axon_tasks.deploy.run import Options
+
+        return Options(tag=tag, now=now, wait=wait, sequential=sequential, command=command, run_id=run_id)
+
     if dry_run:
         typed = command.replace(" --dry-run", "").replace(" --json", "")
-        options = Options(tag=tag, now=now, wait=wait, sequential=sequential, command=typed, run_id="RUN")
-        sys.stdout.write(_plans(project, chosen, options, as_json=json) + "\n")
+        sys.stdout.write(_plans(project, chosen, options(typed, "RUN"), as_json=json) + "\n")
         return
     for environment in chosen:
         environment.image_reference(tag)  # a missing tag is told before any server is contacted
+    from axon_tasks.deploy.connections import Connections
+    from axon_tasks.deploy.timeline import Recorder
+
     recorder = Recorder(command=command, folder=project.root)
-    options = Options(
-        tag=tag, now=now, wait=wait, sequential=sequential, command=command, run_id=recorder.run_id
-    )
-    _deploy(project, chosen, options, recorder)
+    with ended_like_ctrl_c(), Connections(project, recorder, prepare=not sequential) as connections:
+        if not sequential:
+            # The way to the servers takes its time; what is imported next takes some, too.
+            connections.open_early(server for one in chosen for server in one.servers)
+        _deploy(connections, chosen, options(command, recorder.run_id))
 
 
 def _plans(project: Project, chosen: Sequence[Environment], options: Options, *, as_json: bool) -> str:
@@ -111,10 +117,10 @@ def _plans(project: Project, chosen: Sequence[Environment], options: Options, *,
     )
 
 
-def _deploy(project: Project, chosen: Sequence[Environment], options: Options, recorder: Recorder) -> None:
-    began = time.monotonic()
+def _deploy(connections: Connections, chosen: Sequence[Environment], options: Options) -> None:
+    began, recorder = time.monotonic(), connections.recorder
     try:
-        outcomes = _run(project, chosen, options, recorder)
+        outcomes = _run(connections, chosen, options)
     except AxonError as error:
         recorder.finish(outcome="failed", exit_code=error.code)
         raise
@@ -132,23 +138,14 @@ def _deploy(project: Project, chosen: Sequence[Environment], options: Options, r
         raise failure
 
 
-def _run(
-    project: Project, chosen: Sequence[Environment], options: Options, recorder: Recorder
-) -> list[Outcome]:
-    from axon_tasks.deploy.connections import Connections
+def _run(connections: Connections, chosen: Sequence[Environment], options: Options) -> list[Outcome]:
+    from axon_tasks.deploy.runner import deploy as run_deploy
+    from axon_tasks.report import live, outcome
 
-    prepare = not options.sequential
-    with ended_like_ctrl_c(), Connections(project, recorder, prepare=prepare) as connections:
-        if prepare:
-            # The way to the servers takes its time; what is imported next takes some, too.
-            connections.open_early(server for one in chosen for server in one.servers)
-        from axon_tasks.deploy.runner import deploy as run_deploy
-        from axon_tasks.report import live, outcome
-
-        with live.screen(sys.stdout, [one.name for one in chosen]) as screen:
-            return run_deploy(
-                connections, chosen, options, screen.listener, lambda: screen.line(outcome.STOPPING)
-            )
+    with live.screen(sys.stdout, [one.name for one in chosen]) as screen:
+        return run_deploy(
+            connections, chosen, options, screen.listener, lambda: screen.line(outcome.STOPPING)
+        )
 
 
 def _failure(outcomes: Sequence[Outcome]) -> AxonError | None:
