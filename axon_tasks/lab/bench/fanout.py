@@ -175,8 +175,8 @@ def _family(pid: int) -> list[int]:
     found, waiting = [], [pid]
     while waiting:
         found.append(waiting.pop())
-        for path in Path(f"/proc/{found[-1]}/task").glob("*/children"):
-            with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # processes and threads go while they are looked at
+            for path in list(Path(f"/proc/{found[-1]}/task").glob("*/children")):
                 waiting += map(int, path.read_text(encoding="ascii").split())
     return found
 
