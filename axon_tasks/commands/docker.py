@@ -231,6 +231,7 @@ def start(candidate: Candidate) -> str:
         f"start {command(*run_arguments(candidate))}",
         ("drain", "start"),
         **_place(candidate.environment),
+        **_timing(candidate.environment),
         **candidate.variables,
         container=_CONTAINER,
     )

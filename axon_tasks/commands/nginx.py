@@ -5,13 +5,15 @@ from __future__ import annotations
 import functools
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from axon_tasks.commands import naming
+from axon_tasks.commands import naming, records
 from axon_tasks.commands.docker import probe_values
 from axon_tasks.commands.shell import Learnt, joined, script
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from jinja2 import Environment as Templates
 
     from axon_tasks.config import Environment
@@ -174,6 +176,8 @@ class Switch:
         install: Whether the files on the server differ from the wanted ones.
         site_ours: Whether the site has the probe location, so that the switch can be proven from the outside.
         expected_current: What `current` must still say there; `any` where that does not matter.
+        run: The id of the run, for the journal.
+        record: The release's record, which the journal keeps until it is written; empty on the way back.
     """
 
     environment: Environment
@@ -185,6 +189,8 @@ class Switch:
     install: bool | Learnt
     site_ours: bool | Learnt = True
     expected_current: str = "any"
+    run: str = "-"
+    record: Mapping[str, Any] | Learnt | None = None
 
 
 def reach(wanted: Switch) -> str:
@@ -214,6 +220,8 @@ def switch(wanted: Switch) -> str:
         site_text=wanted.files.site if wanted.install else "",
         site_ours=wanted.site_ours,
         expected_current=wanted.expected_current,
+        run=wanted.run or "-",
+        record=records.text(wanted.record) if wanted.record else "",
         http_port=environment.nginx.http_port,
         probe_path=PROBE_PATH,
         # A name that the site answers to; nginx would not match the asterisk itself.

@@ -29,10 +29,21 @@ def hold_lock(environment: Environment, owner: dict[str, Any]) -> str:
     )
 
 
+def text(record: Mapping[str, Any] | Learnt) -> str | Learnt:
+    """A record as it is kept: one line of JSON."""
+    return record if isinstance(record, Learnt) else json.dumps(record, sort_keys=True)
+
+
 def write_release(environment: Environment, release: str, record: Mapping[str, Any] | Learnt) -> str:
-    """Keep the release's record."""
-    text = record if isinstance(record, Learnt) else json.dumps(record, sort_keys=True)
-    return script("write_release", ("records",), state=_state(environment), release=release, record=text)
+    """Keep the release's record; with it the journal of its switch is done."""
+    return script(
+        "write_release", ("records",), state=_state(environment), release=release, record=text(record)
+    )
+
+
+def settle_journal(environment: Environment) -> str:
+    """Complete what the journal of a run that did not come back speaks of, and remove it."""
+    return script("settle_journal", ("records",), state=_state(environment))
 
 
 def audit(environment: Environment, record: Mapping[str, Any] | Learnt) -> str:

@@ -82,7 +82,7 @@ def _switch(run: Deployment) -> tuple[Step, ...]:
         # Also what gives the release its restart policy: without it, a reboot would leave nothing that serves.
         health_step(run, ("plan",)),
         stage_step(run, ("plan",)),
-        switch_step(run, ("health", "stage")),
+        switch_step(run, ("health", "stage"), recorded=False),
     )
 
 

@@ -141,6 +141,25 @@ def parse_ports(server: str, text: str) -> tuple[int, int] | None:
 
 
 @dataclass(frozen=True)
+class Journal:
+    """The switch that a run had begun.
+
+    Attributes:
+        run: The run's id; `?` if the journal cannot be read.
+        release: The release that it was switching to; empty if that cannot be read.
+    """
+
+    run: str
+    release: str
+
+
+def parse_journal(line: str) -> Journal:
+    """The first line of a journal; whatever it is, it means that a run did not come back."""
+    match = re.fullmatch(r"([\w.-]{1,64}) ([0-9]{1,19}) [ab] [ab-]", line, re.ASCII)
+    return Journal(match.group(1), match.group(2)) if match else Journal("?", "")
+
+
+@dataclass(frozen=True)
 class SystemFacts:
     """What a system server said.
 
@@ -155,6 +174,7 @@ class SystemFacts:
         upstream: The content of the environment's upstream file, or empty.
         site: The content of the environment's site file, or empty.
         unfinished: Whether a run was killed while it changed nginx's files there.
+        journal: What a run that did not come back was doing there; None if there is no such run.
     """
 
     server: str
@@ -167,6 +187,7 @@ class SystemFacts:
     upstream: str
     site: str
     unfinished: bool = False
+    journal: Journal | None = None
 
 
 def parse_system(server: str, nginx: str, state: str, upstream: str, site: str) -> SystemFacts:
@@ -187,6 +208,7 @@ def parse_system(server: str, nginx: str, state: str, upstream: str, site: str) 
         upstream=upstream,
         site=site,
         unfinished=stated.get("unfinished") == "yes",
+        journal=parse_journal(stated["journal"]) if "journal" in stated else None,
     )
 
 

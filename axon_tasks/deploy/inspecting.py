@@ -21,13 +21,16 @@ if TYPE_CHECKING:
     from axon_tasks.remote import BatchResult
 
 
-def inspect_step(run: Deployment, needs: tuple[str, ...] = (), *, reserve: bool = True) -> Step:
+def inspect_step(
+    run: Deployment, needs: tuple[str, ...] = (), *, reserve: bool = True, heals: bool = False
+) -> Step:
     """Ask all servers at the same time: what serves, what runs, what is missing.
 
     Args:
         run: The run, which learns what was found.
         needs: The steps before it.
         reserve: Whether app servers may choose their two ports; without it nothing is changed.
+        heals: Whether the plan goes on to make system servers agree; otherwise it is a failure if they do not.
     """
     environment = run.environment
 
@@ -40,7 +43,7 @@ def inspect_step(run: Deployment, needs: tuple[str, ...] = (), *, reserve: bool 
         return asked
 
     def learn(results: Mapping[str, BatchResult]) -> Report:
-        _learn(run, results)
+        _learn(run, results, heals=heals)
         return Report(_inspection_note(run), durations(results))
 
     return Step(
@@ -61,7 +64,7 @@ def inspect_step(run: Deployment, needs: tuple[str, ...] = (), *, reserve: bool 
     )
 
 
-def _learn(run: Deployment, results: Mapping[str, BatchResult]) -> None:
+def _learn(run: Deployment, results: Mapping[str, BatchResult], *, heals: bool) -> None:
     """Take over what was found.
 
     Raises:
@@ -77,23 +80,31 @@ def _learn(run: Deployment, results: Mapping[str, BatchResult]) -> None:
                 errors += problems.check_app(run.app[server], run.environment.env_file, server)
         except AxonError as error:
             errors.append(error)
-    errors += _disagreement(run)
+    if not errors:
+        run.split = _split(run)
+        errors += [] if heals else disagreement(run)
     if errors:
         raise ServersFailedError(errors)
     run.previous = _serving_slot(run)
 
 
-def _disagreement(run: Deployment) -> list[AxonError]:
-    """System servers that send traffic to different slots: no slot is free then."""
+def _split(run: Deployment) -> dict[str, str]:
+    """The slots of system servers that send traffic to different ones: no slot is free then."""
     slots = {server: told.flag_slot for server, told in run.system.items()}
-    if run.environment.switch != "slots" or len(set(slots.values())) < 2:  # noqa: PLR2004  (one slot is agreement)
+    return slots if run.environment.switch == "slots" and len(set(slots.values())) > 1 else {}
+
+
+def disagreement(run: Deployment) -> list[AxonError]:
+    """The failure that a split is to whoever cannot mend it."""
+    if not run.split:
         return []
     flag = naming.flag_file(run.environment.product, run.environment.name)
-    told = ", ".join(f"{server} to slot {slot}" for server, slot in slots.items())
+    told = ", ".join(f"{server} to slot {slot}" for server, slot in run.split.items())
     return [
         StepFailedError(
             f"{run.environment.name}: the system servers send traffic to different slots: {told}",
-            hint=f"Make them agree first: the file {flag} means slot b; rm it for slot a, touch it for slot b.",
+            hint="Deploy: where one of the two releases runs everywhere, that makes them agree. By hand: the file"
+            f" {flag} means slot b; rm it for slot a, touch it for slot b.",
         )
     ]
 

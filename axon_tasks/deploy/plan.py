@@ -24,7 +24,7 @@ def steps(run: Deployment) -> tuple[Step, ...]:
     waited = run.options.wait or run.options.sequential
     return (
         lock_step(run),
-        inspect_step(run),
+        inspect_step(run, heals=True),
         pull_step(run),
         plan_step(run, ("lock", "inspect")),
         stage_step(run, ("plan",)),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from axon_tasks.commands import docker, naming, nginx
 from axon_tasks.config import ImageReference
@@ -56,6 +56,8 @@ class Deployment:
         options: What the command line says.
         warnings: What went wrong without being a failure, for the end.
         preview: Nothing was asked: what servers would tell is only named.
+        record: What is written down about the release of this run, once it is known.
+        split: The slot that each system server sends traffic to, where they differ.
     """
 
     project: Project
@@ -78,6 +80,8 @@ class Deployment:
     under_lock: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     preview: bool = False
+    record: dict[str, Any] | None = None
+    split: dict[str, str] = field(default_factory=dict)
     files: dict[str, nginx.Files] = field(default_factory=dict)
 
     @property
@@ -101,6 +105,13 @@ class Deployment:
                 f"{server}: no ports have been chosen yet", hint="A first deploy chooses them."
             )
         return nginx.Backend(self.address(server), ports)
+
+    def site_is_ours(self, server: str) -> bool:
+        """Whether this tool writes the site; with `switch: reload`, one that somebody else wrote stays."""
+        if self.preview:
+            return True
+        site = self.system[server].site
+        return self.environment.switch == "slots" or not site or nginx.is_ours(site, self.environment)
 
     def wanted(self) -> Release:
         """The release of this run.

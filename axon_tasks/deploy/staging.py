@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from axon_tasks.commands import naming, nginx
 from axon_tasks.commands.shell import Learnt
+from axon_tasks.deploy.converging import converge
 from axon_tasks.deploy.engine import Report, Step
 from axon_tasks.deploy.inspecting import inspect_step
 from axon_tasks.deploy.locking import must_hold, outdated
@@ -28,8 +29,9 @@ def plan_step(run: Deployment, needs: tuple[str, ...]) -> Step:
     def prepare() -> None:
         must_hold(run)
         # The inspection did not wait for the lock; whoever had it may have changed what was seen.
-        if run.under_lock and outdated(run):
-            run.servers.perform(inspect_step(run))
+        if run.under_lock and (run.split or outdated(run)):
+            run.servers.perform(inspect_step(run, heals=True))
+        converge(run)
         plan_release(run)
         render_files(run)
 
@@ -112,18 +114,10 @@ def _check_stage(server: str, result: BatchResult) -> None:
         )
 
 
-def site_is_ours(run: Deployment, server: str) -> bool:
-    """Whether this tool writes the site; with `switch: reload`, one that somebody else wrote stays."""
-    if run.preview:
-        return True
-    site = run.system[server].site
-    return run.environment.switch == "slots" or not site or nginx.is_ours(site, run.environment)
-
-
 def managed_files(run: Deployment, server: str) -> nginx.Files:
     """The files that this tool may write on a server."""
     files = run.files[server]
-    return files if site_is_ours(run, server) else nginx.Files(files.upstream, "")
+    return files if run.site_is_ours(server) else nginx.Files(files.upstream, "")
 
 
 def must_install(run: Deployment, server: str) -> bool | Learnt:

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 from axon_tasks.commands import docker, nginx, records
 from axon_tasks.commands.shell import Learnt
 from axon_tasks.deploy import background, problems
+from axon_tasks.deploy.converging import towards
 from axon_tasks.deploy.engine import Report, Step
 from axon_tasks.deploy.locking import must_hold
 from axon_tasks.deploy.release import git_commit
 from axon_tasks.deploy.run import SHORT, durations
 from axon_tasks.deploy.servers import ServersFailedError, flatten
-from axon_tasks.deploy.staging import managed_files, must_install, site_is_ours
+from axon_tasks.deploy.staging import managed_files, must_install
 from axon_tasks.errors import AfterSwitchError, AxonError, StepFailedError
 from axon_tasks.remote import Batch, jobs, sanitize
 
@@ -26,8 +27,14 @@ if TYPE_CHECKING:
 SWITCH_BROKEN = frozenset({54, 64})
 
 
-def switch_step(run: Deployment, needs: tuple[str, ...]) -> Step:
-    """Send traffic to the release on every system server, or leave all of them on the old one."""
+def switch_step(run: Deployment, needs: tuple[str, ...], *, recorded: bool = True) -> Step:
+    """Send traffic to the release on every system server, or leave all of them on the old one.
+
+    Args:
+        run: The run.
+        needs: The steps before it.
+        recorded: Whether the plan goes on to write the record; until then the server's journal keeps it.
+    """
 
     def prepare() -> None:
         must_hold(run)
@@ -49,7 +56,7 @@ def switch_step(run: Deployment, needs: tuple[str, ...]) -> Step:
         otherwise="finish",
         commits=True,
         prepare=prepare,
-        batch=lambda server: switch_batch(run, server),
+        batch=lambda server: switch_batch(run, server, recorded=recorded),
         fail_fast=True,
         timeout=lambda: SHORT + 10 * run.environment.health.probe_timeout,
         check=lambda server, result: _check_switch(run, server, result),
@@ -59,15 +66,15 @@ def switch_step(run: Deployment, needs: tuple[str, ...]) -> Step:
     )
 
 
-def switch_batch(run: Deployment, server: str) -> Batch:
+def switch_batch(run: Deployment, server: str, *, recorded: bool) -> Batch:
     """The switch on one system server, in one script that completes or restores by itself."""
-    wanted = _wanted_switch(run, server)
+    wanted = _wanted_switch(run, server, recorded=recorded)
     batch = Batch("switch", sudo=True, uninterruptible=True)
     batch.add(nginx.reach(wanted), label="reach")
     return batch.add(nginx.switch(wanted), label="switch")
 
 
-def _wanted_switch(run: Deployment, server: str) -> nginx.Switch:
+def _wanted_switch(run: Deployment, server: str, *, recorded: bool) -> nginx.Switch:
     release = run.wanted()
     install = must_install(run, server)
     if run.preview:
@@ -75,7 +82,7 @@ def _wanted_switch(run: Deployment, server: str) -> nginx.Switch:
         ours: bool | Learnt = Learnt("site_ours", "inspect")
     else:
         targets = tuple(run.backend(one).target(release.slot) for one in run.environment.app)
-        ours = site_is_ours(run, server)
+        ours = run.site_is_ours(server)
     return nginx.Switch(
         environment=run.environment,
         release=release.id,
@@ -86,6 +93,8 @@ def _wanted_switch(run: Deployment, server: str) -> nginx.Switch:
         install=install,
         site_ours=ours,
         expected_current=run.system[server].current,
+        run=run.options.run_id,
+        record=_record(run) if recorded else None,
     )
 
 
@@ -126,21 +135,8 @@ def _switch_back(run: Deployment) -> list[AxonError]:
         return []
 
     def work(server: str) -> BatchResult:
-        told = run.system[server]
-        back = nginx.Switch(
-            environment=run.environment,
-            release=serving[0].release,
-            slot=run.previous,
-            previous=run.wanted().slot,
-            targets=tuple(
-                run.backend(one).target(run.previous)
-                for one in run.environment.app
-                if run.app[one].in_slot(run.previous)
-            ),
-            files=nginx.Files(told.upstream, told.site if site_is_ours(run, server) else ""),
-            install=must_install(run, server),
-            site_ours=site_is_ours(run, server),
-        )
+        install = bool(must_install(run, server))
+        back = towards(run, server, run.previous, serving[0].release, install=install)
         batch = Batch("switch back", sudo=True, uninterruptible=True).add(nginx.switch(back), label="switch")
         try:
             result = run.servers.run(server, batch, timeout=SHORT, abortable=False)
@@ -196,9 +192,13 @@ def record_step(run: Deployment, needs: tuple[str, ...]) -> Step:
 def _record(run: Deployment) -> dict[str, Any] | Learnt:
     if run.preview:
         return Learnt("record", "plan")
-    release = run.wanted()
-    arguments = {server: docker.recorded_arguments(run.candidate(server)) for server in release.containers}
-    return release.record(action="deploy", commit=git_commit(run.project.root), arguments=arguments)
+    if run.record is None:
+        release = run.wanted()
+        arguments = {
+            server: docker.recorded_arguments(run.candidate(server)) for server in release.containers
+        }
+        run.record = release.record(action="deploy", commit=git_commit(run.project.root), arguments=arguments)
+    return run.record
 
 
 def _unrecorded(run: Deployment, server: str, why: str) -> AfterSwitchError:

@@ -29,6 +29,11 @@ replace_file() {
     return 1
 }
 
+# end_journal: what it speaks of has been completed, or taken back.
+end_journal() {
+    rm -f "$state/journal"
+}
+
 # make_state: the product's state directory; others may pass through it, because nginx's workers look for the flag.
 # A machine may be system and app server: what root creates then belongs to whoever owns the tree.
 make_state() {

@@ -34,6 +34,11 @@ inspect_state() {
     if [ -e "$flag" ]; then tell slot b; else tell slot a; fi
     # A run that was killed between writing nginx's files and the confirmed reload left this behind.
     [ ! -d "$state/nginx-before" ] || tell unfinished yes
+    # And one that was killed between its switch and its record left this.
+    if [ -e "$state/journal" ]; then
+        read -r inspect_journal <"$state/journal"
+        tell journal "$inspect_journal"
+    fi
     [ ! -e "$state/current" ] || read -r inspect_current <"$state/current"
     tell current "${inspect_current:-}"
     case ${inspect_current:-} in

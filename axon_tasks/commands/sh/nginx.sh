@@ -128,17 +128,15 @@ config_write() {
 }
 
 # config_install: writes both files by rename, tests, reloads, confirms; puts the previous files back if one of these
-# fails. One at a time on this server: another environment's test must not see files that are half there.
+# fails. One at a time on this server, until this script has ended and with it the time in which the files may be put
+# back: another environment's test must not see files that are half there.
 config_install() {
     exec 7>>"${state%/*/*}/nginx.lock" || fail 52 "cannot write ${state%/*/*}/nginx.lock"
     flock 7 || fail 52 "cannot lock ${state%/*/*}/nginx.lock"
     config_keep || fail 52 "cannot keep the previous configuration in $state"
     config_master=$(nginx_pid) || fail 52 'nginx is not running'
     config_before=$(nginx_workers "$config_master")
-    if config_write && nginx -c "$nginx_config" -t -q && nginx_reload; then
-        exec 7>&-
-        return 0
-    fi
+    if config_write && nginx -c "$nginx_config" -t -q && nginx_reload; then return 0; fi
     if config_restore; then
         fail 53 'the new nginx configuration was not adopted; the previous files are back'
     fi

@@ -50,9 +50,31 @@ have_network() {
     tell network "$network"
 }
 
+# run_it "$@": docker run, with the environment that came on stdin; sets `start_id` to what it said.
+run_it() {
+    start_id=$(printf '%s\n' "$start_env" | docker run -d "$@" 2>&1)
+}
+
+# start_again "$@": a run that did not come back may have started something in this slot after the inspection.
+start_again() {
+    case $start_id in
+        *'already allocated'* | *'already in use'*) ;;
+        *) return 1 ;;
+    esac
+    start_said=$start_id
+    remove_release >/dev/null
+    if [ -z "$(own_in_slot)" ]; then
+        start_id=$start_said
+        return 1
+    fi
+    clear_slot
+    run_it "$@"
+}
+
 # start "$@": runs the container; the arguments are docker's, after `docker run`.
 start() {
-    if ! start_id=$(docker run -d "$@" 2>&1); then
+    start_env=$(cat)
+    if ! run_it "$@" && ! start_again "$@"; then
         # Looked for when it is needed: a start of docker for every deploy would be too dear.
         case $start_id in
             *'already allocated'* | *'already in use'*) start_holder=$(port_holder) ;;

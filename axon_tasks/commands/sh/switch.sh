@@ -1,4 +1,20 @@
-# shellcheck shell=sh disable=SC2154  # set by the caller: targets slot previous flag probe_path, and what nginx.sh needs
+# shellcheck shell=sh disable=SC2154  # set by the caller: targets slot previous flag probe_path run record, and what
+# nginx.sh needs
+
+# begin_switch: one switch at a time, also when the run that began one has lost its lock meanwhile: this script goes on
+# without its run, and whoever takes the lock waits for its end. The journal says what is being done, so that the next
+# run knows it if this one does not come back.
+begin_switch() {
+    make_state
+    exec 8>>"$state/switch.lock" || fail 61 "cannot write $state/switch.lock; nothing was switched"
+    flock 8 || fail 61 "cannot lock $state/switch.lock; nothing was switched"
+    still_ours
+    printf '%s\n' "$run $release $slot ${previous:--}" "$record" | replace_file "$state/journal" 644 ||
+        fail 61 "cannot write $state/journal; nothing was switched"
+    keep_journal=''
+    # 54 and 64 are the failures that need somebody: until then it is not known what serves.
+    trap 'case $? in 54 | 64) ;; *) [ -n "$keep_journal" ] || end_journal ;; esac' EXIT
+}
 
 # reach_targets: the new release must answer from here, over the addresses that nginx will use, before anything changes.
 reach_targets() {
@@ -58,8 +74,7 @@ serves() {
 
 # switch_slots: configuration first where it changes, then the flip, then the proof from the outside, else back.
 switch_slots() {
-    make_state
-    still_ours
+    begin_switch
     if [ "$install" = 1 ]; then config_install; fi
     if ! flip "$slot"; then
         if [ "$install" = 1 ]; then config_restore; fi
@@ -78,8 +93,7 @@ switch_slots() {
 
 # switch_reload: the classic way. The upstream is replaced, tested, reloaded and confirmed, or put back.
 switch_reload() {
-    make_state
-    still_ours
+    begin_switch
     config_install
     if [ "$site_ours" = 1 ] && ! serves 500; then
         config_restore && fail 62 "after the switch nginx answered $serves_told; everything is as it was before"
@@ -88,9 +102,13 @@ switch_reload() {
     finish_switch
 }
 
-# finish_switch: `current` is for people and for the next run; the truth is the flag (or the upstream file).
+# finish_switch: `current` is for people and for the next run; the truth is the flag (or the upstream file). The journal
+# stays until the release's record is written; without a record, as on the way back, it has done its duty.
 finish_switch() {
     rm -rf "$state/nginx-before"
-    printf '%s\n' "$release" | replace_file "$state/current" 644 || echo "cannot write $state/current" >&2
+    printf '%s\n' "$release" | replace_file "$state/current" 644 ||
+        fail 64 "the release serves, but $state/current cannot be written"
+    keep_journal=$record
+    sync "$state" 2>/dev/null || :
     tell serves "$release"
 }
