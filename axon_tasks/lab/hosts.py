@@ -29,6 +29,8 @@ DEPLOY_UID = 2000
 MAX_APPS = 9
 #: What the `hosts.yml` of the project describes.
 DEFAULT_APPS = 3
+#: The number of the app server that is a system server as well.
+SECOND_SYSTEM = 3
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class LabHost:
     Args:
         name: Its host name.
         address: Its IPv4 address on the lab's bridge.
-        role: `registry`, `system` (nginx) or `app` (Docker).
+        role: `registry`, `system` (nginx), `app` (Docker) or `both` (nginx and Docker).
     """
 
     name: str
@@ -54,6 +56,16 @@ class LabHost:
     def has_ssh(self) -> bool:
         """Whether one can log in; the registry is only a service."""
         return self.role != "registry"
+
+    @property
+    def has_docker(self) -> bool:
+        """Whether it can be an app server."""
+        return self.role in {"app", "both"}
+
+    @property
+    def has_nginx(self) -> bool:
+        """Whether it can be a system server."""
+        return self.role in {"system", "both"}
 
     @property
     def services(self) -> tuple[str, ...]:
@@ -77,7 +89,12 @@ EDGE = LabHost("edge1", "10.77.0.10", "system")
 
 def all_hosts(apps: int) -> list[LabHost]:
     """The hosts of a lab with `apps` app servers, in the order in which people list them."""
-    return [REGISTRY, EDGE, *(LabHost(f"app{n}", f"10.77.0.{20 + n}", "app") for n in range(1, apps + 1))]
+    return [REGISTRY, EDGE, *(_app_server(number) for number in range(1, apps + 1))]
+
+
+def _app_server(number: int) -> LabHost:
+    """The third one has nginx, too: a machine in both roles, and a second system server for those who need two."""
+    return LabHost(f"app{number}", f"10.77.0.{20 + number}", "both" if number == SECOND_SYSTEM else "app")
 
 
 _SSHD = {"sshd": ["/usr/sbin/sshd", "-D", "-E", "/var/log/lab/sshd.log"]}
@@ -88,6 +105,7 @@ _SERVICES: dict[str, dict[str, list[str]]] = {
     },
     "system": {**_SSHD, "nginx": ["nginx", "-g", "daemon off;"]},
     "app": {**_SSHD, "dockerd": ["dockerd"]},
+    "both": {**_SSHD, "dockerd": ["dockerd"], "nginx": ["nginx", "-g", "daemon off;"]},
 }
 
 #: Directories that start empty, on the machine's own file system: homes (nothing of the person who runs the lab is
@@ -96,6 +114,7 @@ _OWN: dict[str, list[str]] = {
     "registry": ["/root", "/usr/local", "/var/lib/docker-registry"],
     "system": ["/root", "/usr/local", "/home", "/srv"],
     "app": ["/root", "/usr/local", "/home", "/srv", "/var/lib/docker"],
+    "both": ["/root", "/usr/local", "/home", "/srv", "/var/lib/docker"],
 }
 
 #: What this machine has for itself and must not be found on a lab host.
@@ -234,20 +253,20 @@ def host_files(host: LabHost, hosts: list[LabHost], accounts: Accounts, secrets:
         files += _login_files(host, accounts, secrets)
     if host.role == "registry":
         files += _registry_files(host, secrets)
-    if host.role == "system":
+    if host.has_nginx:
         files += [
             HostFile("/etc/nginx/sites-enabled", None, 0o755),
             HostFile("/etc/nginx/conf.d/axon.conf", _NGINX_INCLUDES),
             HostFile("/etc/nginx/axon.d/upstreams", None, 0o755),
             HostFile("/etc/nginx/axon.d/sites", None, 0o755),
         ]
-    if host.role == "app":
+    if host.has_docker:
         files += _app_files(host, secrets.lab)
     return files
 
 
 def _login_files(host: LabHost, accounts: Accounts, secrets: Secrets) -> list[HostFile]:
-    users = accounts.with_deploy_user(docker=host.role == "app")
+    users = accounts.with_deploy_user(docker=host.has_docker)
     home = f"/home/{DEPLOY_USER}"
     return [
         HostFile("/etc/passwd", users.passwd),

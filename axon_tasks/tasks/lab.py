@@ -139,7 +139,7 @@ def _as_table(hosts: list[HostStatus]) -> str:
     for host in hosts:
         services = ", ".join(f"{name}{'' if up else ' DOWN'}" for name, up in host.services.items())
         rtt = f"{host.rtt:g} ms" if host.role != "registry" else ""
-        containers = ", ".join(host.containers) or ("none" if host.role == "app" else "")
+        containers = ", ".join(host.containers) or ("none" if host.role in {"app", "both"} else "")
         state = services if host.running else "OFF"
         lines.append(f"{host.name:<10}{host.address:<13}{rtt:<8}{state:<36}{containers}".rstrip())
     return "\n".join(lines)

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,6 +17,7 @@ from axon_tasks.commands.shell import script
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from axon_tasks.config import Project
 
@@ -157,14 +157,13 @@ def test_current_must_be_written(run: Any, nginx: Nginx, switch: Callable[..., s
 
 
 def begun(shell: list[str], text: str) -> subprocess.Popen[str]:
-    process = subprocess.Popen(
+    return subprocess.Popen(
         [*shell, "-c", text],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         stdin=subprocess.DEVNULL,
         text=True,
     )
-    return process
 
 
 def wait_for(path: Path) -> None:
@@ -179,9 +178,8 @@ def test_what_was_killed_after_its_flip_is_recorded_by_the_next_run(
 ) -> None:
     """A switch that was complete when its run died gets its record; the journal is then gone."""
     run(switch())
-    assert (0, "settled=20261125-120000-1\n") == (lambda done: (done.returncode, done.stdout))(
-        run(settled(nginx))
-    )
+    done = run(settled(nginx))
+    assert (0, "settled=20261125-120000-1\n") == (done.returncode, done.stdout)
     assert {"current": "200\n", "slot_b": "200\n", "200.json": f"{RECORD}\n"} == files(nginx)
 
 
