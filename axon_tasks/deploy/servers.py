@@ -111,7 +111,7 @@ class Servers:
         finally:
             _CURRENT.reset(token)
         self._recorder.end(span, note=report.note)
-        self._recorder.save()
+        self._recorder.save_soon()
         return report
 
     def _perform(self, step: Step) -> Report:

@@ -161,6 +161,8 @@ class Recorder:
         self._spans: list[Span] = []
         self._guard = threading.Lock()
         self._writing = threading.Lock()
+        self._due = threading.Event()
+        self._saver: threading.Thread | None = None
         self._outcome = RUNNING
         self._exit_code: int | None = None
         self._seconds: float | None = None
@@ -272,6 +274,22 @@ class Recorder:
     def save(self) -> None:
         """Write what is known so far, so that a run that is killed leaves a timeline too."""
         self._write()
+
+    def save_soon(self) -> None:
+        """The same beside what goes on: no step waits for this machine's disk."""
+        if self.path is None:
+            return
+        with self._guard:
+            if self._saver is None:
+                self._saver = threading.Thread(target=self._save_when_due, name="axon-timeline", daemon=True)
+                self._saver.start()
+        self._due.set()
+
+    def _save_when_due(self) -> None:
+        while self._seconds is None:
+            self._due.wait()
+            self._due.clear()
+            self._write()
 
     def timeline(self) -> Timeline:
         """What is known so far."""

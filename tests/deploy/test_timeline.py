@@ -176,6 +176,17 @@ def test_a_run_that_is_killed_leaves_what_was_saved(tmp_path: Path) -> None:
     assert [("inspect", "ok"), ("pull", "running")] == [(one.name, one.outcome) for one in spans]
 
 
+def test_what_is_saved_beside_the_run_is_complete_at_its_end(tmp_path: Path) -> None:
+    """Saving in the background never puts older content over the last one."""
+    made = recorded(tmp_path)
+    for number in range(50):
+        made.end(made.begin("step", f"step {number}"))
+        made.save_soon()
+    path = made.finish(outcome="ok", exit_code=0)
+    assert path is not None
+    assert (56, "ok") == (len(runs.load(path).spans), runs.load(path).info.outcome)
+
+
 @pytest.mark.parametrize("when", ["before", "meanwhile"])
 def test_what_cannot_be_written_fails_no_deploy(tmp_path: Path, when: str) -> None:
     """A folder that cannot be written to costs the file and nothing else."""
