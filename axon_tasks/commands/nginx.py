@@ -99,6 +99,7 @@ def render(
         "flag": naming.flag_file(environment.product, environment.name),
         "probe_path": PROBE_PATH,
         "http2_directive": version >= (1, 25, 1),
+        "acme_root": environment.nginx.acme_root or ("/var/www/html" if environment.tls else None),
     }
     templates = _templates()
     # Macros leave blank lines behind, and the files are read by people.

@@ -82,6 +82,9 @@ class Tls(Settings):
         description="absolute path of the certificate chain on the system servers"
     )
     key: v.RemotePath = Field(description="absolute path of its private key on the system servers")
+    hsts_days: v.Days | None = Field(
+        None, description="days for which browsers shall ask for HTTPS only (HSTS); default: not said"
+    )
 
 
 class LogOptions(Settings):
@@ -182,6 +185,12 @@ class Nginx(Settings):
     )
     proxy_timeout: v.PositiveDuration = Field(
         60.0, description="seconds that the application may be silent, or a duration: 60s"
+    )
+
+    acme_root: v.RemotePath | None = Field(
+        None,
+        description="directory that answers /.well-known/acme-challenge/ over HTTP;"
+        " default: /var/www/html where there is a certificate",
     )
 
     @model_validator(mode="after")

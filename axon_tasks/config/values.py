@@ -405,6 +405,8 @@ Port = Annotated[int, _PORT]
 HostPort = Annotated[int, _whole(1024, _LARGEST_PORT)]
 Count = Annotated[int, _whole(1, 1000)]
 Lines = Annotated[int, _whole(0, 10_000)]
+#: Days of HSTS: up to two years, which is what preload lists ask for.
+Days = Annotated[int, _whole(1, 730)]
 _STATUS = _whole(100, 599)
 Statuses = Annotated[
     tuple[Annotated[int, _STATUS], ...],

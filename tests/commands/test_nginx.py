@@ -64,6 +64,24 @@ def test_with_a_certificate_plain_http_redirects(project: Project) -> None:
     assert "return 301 https://$host$request_uri;" in site
     assert "listen 443 ssl http2;" in site
     assert "ssl_protocols TLSv1.2 TLSv1.3;" in site
+    assert "ssl_session_tickets off;" in site
+    assert "Strict-Transport-Security" not in site
+
+
+def test_certificates_can_be_renewed(project: Project) -> None:
+    """Where port 80 redirects, the challenge of a certificate authority is answered there; elsewhere only if asked for."""
+    challenge = "location ^~ /.well-known/acme-challenge/ {\n        root /var/www/html;"
+    assert [1, 0] == [files(project.environment(name)).site.count(challenge) for name in ("safe", "prod")]
+
+
+def test_hsts_is_said_where_it_is_asked_for(project: Project) -> None:
+    """`hsts_days` becomes seconds, on the HTTPS server alone, for errors as well (RFC 6797, section 7.2)."""
+    environment = project.environment("safe")
+    assert environment.tls is not None
+    tls = environment.tls.model_copy(update={"hsts_days": 30})
+    site = files(environment.model_copy(update={"tls": tls})).site
+    said = 'add_header Strict-Transport-Security "max-age=2592000" always;'
+    assert (1, 1) == (site.count(said), site.split("listen 443")[1].count(said))
 
 
 def test_http2_is_asked_for_as_the_version_wants_it(project: Project) -> None:

@@ -21,6 +21,7 @@ clock() {
 # a crash sees the old content or the new, never a part (rename(2); busybox and coreutils `sync FILE` are fsync).
 replace_file() {
     replace_temp=${1%/*}/.${1##*/}.$$
+    [ ! -d "$1" ] || return 1 # mv would put the file into it
     (umask 077 && cat >"$replace_temp") &&
         chmod "$2" "$replace_temp" &&
         { sync "$replace_temp" 2>/dev/null || sync; } &&

@@ -13,7 +13,7 @@ write_release() {
 settle_journal() {
     make_state
     [ -e "$state/journal" ] || return 0
-    { read -r journal_run release journal_rest && read -r record; } <"$state/journal"
+    { read -r journal_run release _ && read -r record; } <"$state/journal"
     journal_current=''
     [ ! -e "$state/current" ] || read -r journal_current <"$state/current"
     case $release in
