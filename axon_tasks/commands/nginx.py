@@ -145,6 +145,11 @@ def inspect_included(environment: Environment) -> str:
     )
 
 
+def inspect_valid(environment: Environment) -> str:
+    """Whether nginx's configuration, with everybody's files, passes its own test."""
+    return script("inspect_valid", ("inspect",), nginx_config=environment.nginx.config)
+
+
 def inspect_file(environment: Environment, kind: str) -> str:
     """The content of the environment's file in `upstreams` or `sites`; nothing if there is none."""
     path = f"{environment.nginx.directory}/{kind}/{naming.config_name(environment.product, environment.name)}.conf"

@@ -175,6 +175,7 @@ class SystemFacts:
         site: The content of the environment's site file, or empty.
         unfinished: Whether a run was killed while it changed nginx's files there.
         journal: What a run that did not come back was doing there; None if there is no such run.
+        broken: What nginx says about its configuration, with everybody's files; empty if it would load it.
     """
 
     server: str
@@ -188,6 +189,7 @@ class SystemFacts:
     site: str
     unfinished: bool = False
     journal: Journal | None = None
+    broken: str = ""
 
 
 def parse_system(server: str, nginx: str, state: str, upstream: str, site: str) -> SystemFacts:
@@ -209,6 +211,7 @@ def parse_system(server: str, nginx: str, state: str, upstream: str, site: str) 
         site=site,
         unfinished=stated.get("unfinished") == "yes",
         journal=parse_journal(stated["journal"]) if "journal" in stated else None,
+        broken=told.get("broken", ""),
     )
 
 

@@ -113,6 +113,7 @@ def _ask_system(run: Deployment, batch: Batch) -> None:
     batch.add(nginx.inspect(), label="nginx")
     batch.add(nginx.inspect_running(run.environment), label="running", sudo=True)
     batch.add(nginx.inspect_included(run.environment), label="included", sudo=True)
+    batch.add(nginx.inspect_valid(run.environment), label="valid", sudo=True)
     batch.add(nginx.inspect_state(run.environment), label="state", sudo=True)
     batch.add(nginx.inspect_file(run.environment, "upstreams"), label="upstream", sudo=True)
     batch.add(nginx.inspect_file(run.environment, "sites"), label="site", sudo=True)
@@ -132,7 +133,7 @@ def _read_system(run: Deployment, server: str, result: BatchResult) -> parse.Sys
                          ("included", "reading nginx's configuration"), ("state", "reading the state"),
                          ("upstream", "reading the upstream"), ("site", "reading the site")):  # fmt: skip
         must(server, doing, result[label])
-    nginx_told = "\n".join(result[label].stdout for label in ("nginx", "running", "included"))
+    nginx_told = "\n".join(result[label].stdout for label in ("nginx", "running", "included", "valid"))
     told = parse.parse_system(
         server, nginx_told, *(result[label].stdout for label in ("state", "upstream", "site"))
     )

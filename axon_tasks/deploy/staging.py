@@ -34,6 +34,7 @@ def plan_step(run: Deployment, needs: tuple[str, ...]) -> Step:
         converge(run)
         plan_release(run)
         render_files(run)
+        _tell_broken(run)
 
     def learn(_results: Mapping[str, BatchResult]) -> Report:
         release = run.wanted()
@@ -46,6 +47,16 @@ def plan_step(run: Deployment, needs: tuple[str, ...]) -> Step:
         prepare=prepare,
         learn=learn,
     )
+
+
+def _tell_broken(run: Deployment) -> None:
+    """A mistake in somebody else's file stops nobody who needs no reload, but the next restart of nginx would fail."""
+    for server, told in run.system.items():
+        if told.broken and not must_install(run, server):
+            run.warnings.append(
+                f"{server}: nginx would not load its configuration again: {sanitize(told.broken)};"
+                " this deployment needs no reload, a restart of nginx would fail"
+            )
 
 
 def plan_release(run: Deployment) -> None:

@@ -24,6 +24,12 @@ inspect_included() {
     fi
 }
 
+# inspect_valid: whether nginx would load its configuration again as it stands; whose fault it is stands in the message.
+inspect_valid() {
+    inspect_said=$(nginx -t -q -c "$nginx_config" 2>&1) ||
+        tell broken "$(printf '%s\n' "$inspect_said" | grep -F '[emerg]' | head -n 1)"
+}
+
 # inspect_file FILE: its content; nothing if there is none.
 inspect_file() {
     [ ! -e "$1" ] || cat "$1"

@@ -1,0 +1,152 @@
+"""What breaks during a deploy, and what is true afterwards: one release everywhere, and clients who noticed nothing."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from conftest import Product
+
+    from axon_tasks.lab import Lab
+
+pytestmark = pytest.mark.lab
+
+
+def until_it_says(running: subprocess.Popen[str], word: str) -> str:
+    """Read what a command says until a line has a word."""
+    assert running.stdout is not None
+    said = ""
+    for line in running.stdout:
+        said += line
+        if word in line:
+            return said
+    raise AssertionError(said)
+
+
+def one_release(product: Product, version: str, count: int = 1) -> None:
+    """Clients get one version, and each app server has the containers of one release."""
+    assert {(200, version)} == {product.get() for _ in range(6)}
+    assert [count] * 2 == [len(product.containers(server)) for server in ("app1", "app2")]
+
+
+def test_an_app_server_that_dies_while_the_release_starts(product: Product, lab: Lab) -> None:
+    """The deploy ends, the other server is as before, and when the dead one is back the next deploy needs no help."""
+    product.serve("v1")
+    product.settle()
+    before = product.containers("app1")
+    product.settings["defaults"]["health"] = {"path": "/api/health", "timeout": "60s"}
+    running = product.begin("deploy", "--env=prod", "--tag=sick")
+    until_it_says(running, "pull ")
+    time.sleep(1.5)
+    lab.stop("app2")
+    try:
+        _, errors = running.communicate(timeout=120)
+        assert (True, True) == (running.returncode in {1, 4}, "app2: " in errors), errors
+        assert "v1) keeps serving" in errors
+        assert before == product.containers("app1")
+        assert {(200, "v1")} == {product.get() for _ in range(4)}
+    finally:
+        lab.start("app2")
+    product.settings["defaults"]["health"] = {"path": "/api/health", "timeout": "20s"}
+    product.serve("v2")
+    product.settle()
+    one_release(product, "v2")
+
+
+def test_dockerd_is_restarted_while_the_release_starts(product: Product, lab: Lab) -> None:
+    """Whatever becomes of the deploy, one release serves, and the next deploy needs no help."""
+    product.serve("v1")
+    product.settle()
+    running = product.begin("deploy", "--env=prod", "--tag=slowstart")
+    until_it_says(running, "pull ")
+    time.sleep(1)
+    lab.stop_service("app1", "dockerd")
+    lab.start_service("app1", "dockerd")
+    _, errors = running.communicate(timeout=120)
+    assert running.returncode in {0, 1}, errors
+    serves = "slowstart" if running.returncode == 0 else "v1"
+    assert (200, serves) == product.get()
+    product.serve("v2")
+    product.settle()
+    one_release(product, "v2")
+
+
+def test_the_network_is_cut_while_the_release_starts(product: Product, lab: Lab) -> None:
+    """A server that falls silent is noticed; what serves goes on; what it had started goes with the next deploy."""
+    product.serve("v1")
+    product.settle()
+    product.settings["defaults"]["health"] = {"path": "/api/health", "timeout": "60s"}
+    running = product.begin("deploy", "--env=prod", "--tag=sick")
+    until_it_says(running, "pull ")
+    time.sleep(1.5)
+    rules = [f"{chain} -p tcp --{end} 22 -j DROP" for chain, end in (("INPUT", "dport"), ("OUTPUT", "sport"))]
+    for rule in rules:
+        lab.exec("app2", f"iptables -I {rule}")
+    try:
+        _, errors = running.communicate(timeout=200)
+    finally:
+        for rule in rules:
+            lab.exec("app2", f"iptables -D {rule}")
+    assert (True, True) == (running.returncode in {1, 4}, "app2" in errors), errors
+    assert {(200, "v1")} == {product.get() for _ in range(4)}
+    product.settings["defaults"]["health"] = {"path": "/api/health", "timeout": "20s"}
+    product.serve("v2")
+    product.settle()
+    one_release(product, "v2")
+
+
+def test_a_reload_that_fails_after_the_test_passed(product: Product, prod: dict[str, Any], lab: Lab) -> None:
+    """`nginx -t` does not see that a port is taken: the previous files come back, byte for byte, and v1 serves."""
+    product.serve("v1")
+    product.settle()
+    place = f"/etc/nginx/axon.d/*/{product.name}-prod.conf"
+    before = lab.exec("edge1", f"cat {place}").stdout
+    lab.exec("edge1", "mkdir -p /srv/tls && cd /srv/tls && openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=x -keyout k.pem -out c.pem")  # fmt: skip
+    prod["tls"] = {"certificate": "/srv/tls/c.pem", "key": "/srv/tls/k.pem"}
+    prod["nginx"] = {"https_port": 8443}
+    holder = subprocess.Popen(
+        [*lab.enter("edge1"), "busybox", "nc", "-lk", "-p", "8443", "-e", "cat"], stdin=subprocess.DEVNULL
+    )
+    time.sleep(0.5)
+    try:
+        done = product.deploy("v2")
+    finally:
+        holder.kill()
+        holder.wait()
+        lab.exec("edge1", "pkill -f 'nc -lk' || true")
+    assert (1, True) == (done.returncode, "the previous files are back" in done.stderr), done.stderr
+    assert before == lab.exec("edge1", f"cat {place}").stdout
+    assert (200, "v1") == product.get()
+    del prod["tls"], prod["nginx"]
+    product.serve("v2")
+
+
+def test_the_registry_goes_away(product: Product, lab: Lab) -> None:
+    """A pull that cannot be had fails the deploy before anything is started."""
+    product.serve("v1")
+    product.settle()
+    lab.stop_service("registry", "registry")
+    try:
+        done = product.deploy("v2")
+    finally:
+        lab.start_service("registry", "registry")
+    assert (1, True) == (done.returncode, "pulling" in done.stderr), done.stderr
+    one_release(product, "v1")
+
+
+def test_somebody_elses_mistake_blocks_nobody(product: Product, lab: Lab) -> None:
+    """A broken file of another product: a deploy that needs no reload goes through, and says whose file it is."""
+    product.serve("v1")
+    product.settle()
+    foreign = "/etc/nginx/axon.d/sites/zz-foreign.conf"
+    lab.exec("edge1", f"echo 'server {{ oops; }}' > {foreign}")
+    try:
+        done = product.deploy("v2")
+    finally:
+        lab.exec("edge1", f"rm {foreign}")
+    assert (0, True) == (done.returncode, foreign in done.stderr), done.stdout + done.stderr
+    assert (200, "v2") == product.get()
