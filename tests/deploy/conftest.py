@@ -94,7 +94,7 @@ class Product:
 
     def get(self, path: str = "/") -> tuple[int, str]:
         """Status and version of an answer through nginx, as a client sees it."""
-        connection = http.client.HTTPConnection(EDGE, 80, timeout=20)
+        connection = http.client.HTTPConnection(EDGE, 80, timeout=40)
         try:
             connection.request("GET", path, headers={"Host": self.domain})
             answer = connection.getresponse()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import socket
 import subprocess
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -150,3 +153,37 @@ def test_somebody_elses_mistake_blocks_nobody(product: Product, lab: Lab) -> Non
         lab.exec("edge1", f"rm {foreign}")
     assert (0, True) == (done.returncode, foreign in done.stderr), done.stdout + done.stderr
     assert (200, "v2") == product.get()
+
+
+def test_a_stream_that_outlives_the_drain_time_is_cut_and_counted(
+    product: Product, prod: dict[str, Any]
+) -> None:
+    """An event stream gets the drain time and no more; the job on its server says how many connections were cut."""
+    product.settings["defaults"]["drain"] = {"timeout": "2s"}
+    prod["app"] = ["app1"]
+    product.serve("v1")
+    with socket.create_connection(("10.77.0.10", 80), timeout=60) as stream:
+        stream.sendall(f"GET /events HTTP/1.1\r\nHost: {product.domain}\r\n\r\n".encode())
+        assert b" 200 " in stream.recv(100)
+        done = product.deploy("v2", "--wait")
+        assert 0 == done.returncode, done.stderr
+        while stream.recv(4096):
+            pass
+    listed = product.fab("jobs.list", "--env=prod", "--json").stdout
+    [job] = [one["id"] for one in json.loads(listed)["jobs"]]
+    said = product.fab("jobs.show", "--env=prod", f"--job={job}").stdout
+    assert "drain time is over, cutting 1 connection(s)" in said
+
+
+def test_a_request_of_twenty_seconds_is_answered(product: Product) -> None:
+    """A request that began before the switch and ends long after it is answered by the release that got it."""
+    product.serve("v1")
+    answers: list[tuple[int, str]] = []
+    slow = threading.Thread(target=lambda: answers.append(product.get("/slow?seconds=20")))
+    product.settings["defaults"]["drain"] = {"timeout": "30s"}
+    slow.start()
+    time.sleep(0.5)
+    product.serve("v2")
+    slow.join(60)
+    assert [(200, "v1")] == answers
+    product.settle()
