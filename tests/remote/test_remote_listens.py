@@ -173,11 +173,8 @@ def connection(
 
 def begun(connection: Connection, heard: Heard, end: str = "exit 4") -> PendingBatch:
     """A section that has begun, with a process that can be found."""
-    command = (
-        f"sh -c 'while read -r line; do echo heard $line; done; {end}' canary-listens & echo begun; wait $!"
-    )
-    # A command in the background would read from /dev/null.
-    pending = a_batch(command.replace(" & ", " <&0 & ")).start(connection, on_output=heard.take)
+    command = f"echo begun; sh -c 'while read -r line; do echo heard $line; done; {end}' canary-listens"
+    pending = a_batch(command).start(connection, on_output=heard.take)
     assert heard.wait_for(b"begun\n")
     return pending
 
@@ -195,13 +192,16 @@ def test_sending_over_a_connection(connection: Connection, heard: Heard) -> None
     assert not pending.send(b"more\n")
 
 
-def test_cancelling_ends_its_input(connection: Connection, heard: Heard, tmp_path: Path) -> None:
+def test_cancelling_ends_its_input(
+    connection: Connection, heard: Heard, tmp_path: Path, wait_until: Callable[..., bool]
+) -> None:
     """A cancelled section reads what was sent before, then the end, and can finish what it has to."""
     pending = begun(connection, heard, f"touch {tmp_path}/finished")
     assert pending.send(b"last\n")
     pending.cancel(confirmed=False)
     with pytest.raises(BatchCancelledError):
         pending.result(20)
+    assert wait_until((tmp_path / "finished").exists)
 
 
 def test_what_was_sent_last_arrives_before_the_end(
