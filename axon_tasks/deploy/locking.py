@@ -105,12 +105,12 @@ def break_command(environment: str, token: str, hosts_file: str = "") -> str:
 
 def _locked(run: Deployment, server: str, owner: Owner) -> LockedError:
     name, waited = run.environment.name, run.options.wait_lock
-    still = f" after {owners.in_one_unit(round(waited))} still" if waited else ""
+    over = f"; {owners.in_one_unit(round(waited))} of waiting are over" if waited else ""
     hint = "Wait longer" if waited else "Wait for it: add --wait-lock=10m"
     if owner.token:
         command = break_command(name, owner.token, run.options.hosts_file)
         hint += f". If that run is dead, take the lock from it: {command}"
-    return LockedError(f"{name} is{still} locked by {owner.sentence()}, on {server}", hint=hint)
+    return LockedError(f"{name} is locked by {owner.sentence()}, on {server}{over}", hint=hint)
 
 
 def outdated(run: Deployment) -> bool:

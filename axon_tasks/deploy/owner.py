@@ -108,7 +108,7 @@ def parse(told: str) -> Owner:
     found = _TOLD.fullmatch(told)
     seconds, text = (max(0, int(found[1])), found[2]) if found else (None, told)
     values = _values(text)
-    token = _text(values, "token")
+    token = values.get("token")
     return Owner(
         who=_text(values, "who"),
         host=_text(values, "host"),
@@ -116,7 +116,7 @@ def parse(told: str) -> Owner:
         command=_text(values, "command"),
         since=_text(values, "since"),
         run=_text(values, "run"),
-        token=token if _TOKEN.fullmatch(token) else "",
+        token=token if isinstance(token, str) and _TOKEN.fullmatch(token) else "",
         fence=_number(values, "fence"),
         seconds=seconds,
     )
