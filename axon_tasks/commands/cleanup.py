@@ -33,11 +33,6 @@ def states() -> str:
     return script("tell_states", ("cleanup",), axon_root=naming.STATE_ROOT)
 
 
-def lock(environment: Environment) -> str:
-    """Whether somebody works on the environment; takes nothing."""
-    return script("tell_lock", ("cleanup",), **_place(environment))
-
-
 def upstream(environment: Environment) -> str:
     """The environment's upstream file; nothing if there is none."""
     place = _place(environment)

@@ -1,4 +1,4 @@
-"""Shell text for what is kept on the system servers: the lock, release records, the audit log."""
+"""Shell text for what is kept on the system servers: release records, the audit log."""
 
 from __future__ import annotations
 
@@ -16,17 +16,6 @@ if TYPE_CHECKING:
 
 def _state(environment: Environment) -> str:
     return naming.state_directory(environment.product, environment.name)
-
-
-def hold_lock(environment: Environment, owner: dict[str, Any]) -> str:
-    """Take the environment's lock and hold it until the connection ends; exit 75 and the owner if it is taken."""
-    return script(
-        "lock_hold",
-        ("lock",),
-        state=_state(environment),
-        flag=naming.flag_file(environment.product, environment.name),
-        owner=json.dumps(owner, sort_keys=True),
-    )
 
 
 def text(record: Mapping[str, Any] | Learnt) -> str | Learnt:

@@ -7,17 +7,16 @@ that what was seen is still so when it is acted on. An environment that somebody
 from __future__ import annotations
 
 import contextlib
-import json
 import re
-import threading
+import secrets
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from axon_tasks.commands import cleanup, docker, records
-from axon_tasks.deploy import background, facts, leftovers
+from axon_tasks.commands import cleanup, docker, lock
+from axon_tasks.deploy import background, facts, leftovers, locking, owner
+from axon_tasks.deploy.hold import Hold
 from axon_tasks.deploy.leftovers import Item, Left, State, Truth, plain
-from axon_tasks.deploy.release import utc_now, who
 from axon_tasks.errors import AxonError, LockedError, UnreachableError
 from axon_tasks.remote import Batch, Fleet, jobs, sanitize
 
@@ -25,10 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from axon_tasks.config import Environment, Project
-    from axon_tasks.remote import BatchResult, Connection, PendingBatch
+    from axon_tasks.deploy.owner import Owner
+    from axon_tasks.remote import BatchResult, Connection
 
-#: Exit status of the lock script when somebody else holds the lock.
-LOCK_TAKEN = 75
 #: Seconds for a look, and for a removal beside the drains.
 LOOK, ACT = 120.0, 600.0
 #: Release records that stay on a system server, and runs that stay on this machine.
@@ -133,17 +131,17 @@ def clean(project: Project, environments: Sequence[Environment], options: Option
     with contextlib.ExitStack() as stack:
         fleet = stack.enter_context(Fleet(project))
         busy: dict[str, str] = {}
-        held: dict[str, PendingBatch] = {}
+        held: dict[str, Hold] = {}
         if not options.dry_run:
             busy, held = _lock_all(stack, project, fleet, involved, options, outcome)
-        looks = _look_all(fleet, involved, options, outcome, lock=options.dry_run)
+        looks = _look_all(fleet, involved, options, outcome, locks=options.dry_run)
         if options.dry_run:
             busy = {one.name: why for one in involved if (why := _seen_busy(one, looks))}
         outcome.skipped = {name: why for name, why in busy.items() if name in wanted}
         decision = _Decision(project, involved, wanted, busy, looks, options)
         outcome.items, outcome.left = decision.all(outcome.errors)
         if not options.dry_run:
-            lost = [name for name, lock in held.items() if lock.done()]
+            lost = {name: why for name, hold in held.items() if (why := locking.lost(hold))}
             if lost:
                 outcome.items = []
                 outcome.errors.append(_lost(lost))
@@ -167,12 +165,12 @@ def _lock_all(
     environments: Sequence[Environment],
     options: Options,
     outcome: Outcome,
-) -> tuple[dict[str, str], dict[str, PendingBatch]]:
+) -> tuple[dict[str, str], dict[str, Hold]]:
     """Take all locks at the same time: why some could not be had, and the others; the stack lets go of them."""
     fleets = [fleet]
     fleets += [stack.enter_context(Fleet(project)) for _ in range((len(environments) - 1) // _LOCKS)]
     busy: dict[str, str] = {}
-    held: dict[str, PendingBatch] = {}
+    held: dict[str, Hold] = {}
     with ThreadPoolExecutor(max_workers=max(1, len(environments))) as pool:
         taken = {
             one.name: pool.submit(_lock, fleets[index // _LOCKS], one, options)
@@ -189,70 +187,54 @@ def _lock_all(
     return busy, held
 
 
-def _lock(fleet: Fleet, environment: Environment, options: Options) -> PendingBatch:
-    """Take one lock, and give the script that holds it until it is cancelled or its connection ends.
+def _lock(fleet: Fleet, environment: Environment, options: Options) -> Hold:
+    """Take one lock and hold it.
 
     Raises:
         LockedError: Somebody else has it; the message says who.
         AxonError: The server cannot be reached, or cannot keep a lock.
     """
     server = environment.system[0]
-    connection = fleet[server]
-    owner = {"who": who(), "since": utc_now(), "command": options.command}
-    batch = Batch("lock", sudo=True).add(records.hold_lock(environment, owner), label="lock")
-    answered, said = threading.Event(), bytearray()
-
-    def listen(_label: str, stream: str, chunk: bytes) -> None:
-        if stream == "stdout":
-            said.extend(chunk)
-            if b"locked=yes" in said:
-                answered.set()
-
-    pending = batch.start(connection, on_output=listen)
-    while not answered.wait(0.02):
-        if pending.done():
-            break
-    if answered.is_set():
-        return pending
-    section = pending.result()["lock"]
-    if section.exit_code == LOCK_TAKEN:
-        raise LockedError(_owner(section.stdout))
+    note = owner.note(options.command, run="", token=secrets.token_hex(4))
+    hold = Hold(locking.hold_batch(environment, note), fleet[server], lock.HELD)
+    if hold.wait():
+        return hold
+    section = hold.pending.result()["lock"]
+    taken = locking.taken_by(section)
+    if taken is not None:
+        raise LockedError(_busy(taken))
     told = sanitize((section.stderr or section.stdout).strip()[-300:])
     raise AxonError(f"{server}: cannot take the lock of {environment.name}: {told}")
 
 
-def _lost(names: Sequence[str]) -> AxonError:
-    return UnreachableError(
-        f"{', '.join(names)}: the lock was lost with its connection, so nothing was removed",
-        hint="Run it again.",
-    )
+def _lost(lost: Mapping[str, str]) -> AxonError:
+    told = "; ".join(f"the lock of {name} was lost, because {why}" for name, why in lost.items())
+    return UnreachableError(f"{told}; so nothing was removed", hint="Run it again.")
 
 
-def _owner(told: str) -> str:
-    try:
-        owner = json.loads(told)
-        return sanitize(f"{owner['command']} by {owner['who']} since {owner['since']} runs")
-    except (ValueError, KeyError, TypeError):
+def _busy(taken: Owner) -> str:
+    if not taken.command:
         return "somebody else works on it"
+    return f"{taken.command} by {taken.name} since {taken.since or 'a time that is not known'} runs"
 
 
 def _seen_busy(environment: Environment, looks: Mapping[str, BatchResult]) -> str:
     result = looks.get(environment.system[0])
     told = facts.pairs(result[f"lock {environment.name}"].stdout) if result else {}
-    return _owner(told["locked"]) if "locked" in told else ""
+    return _busy(owner.parse(told["locked"])) if "locked" in told else ""
 
 
 # --- the look ----------------------------------------------------------------------------------------------------------
 
 
-def look(server: str, environments: Sequence[Environment], options: Options, *, lock: bool = False) -> Batch:
+def look(server: str, environments: Sequence[Environment], options: Options, *, locks: bool = False) -> Batch:
     """One script that asks a server everything; it changes nothing.
 
     Args:
         server: The server.
         environments: All that count.
         options: What the command line says.
-        lock: Whether to look for locks, because none is taken.
+        locks: Whether to look for locks, because none is taken.
     """
     batch = Batch("look")
     system = [one for one in environments if server in one.system]
@@ -263,8 +245,8 @@ def look(server: str, environments: Sequence[Environment], options: Options, *, 
     for one in system:
         batch.add(cleanup.upstream(one), label=f"upstream {one.name}", sudo=True)
         batch.add(cleanup.sweep_system(one, dry_run=True), label=f"system {one.name}", sudo=True)
-        if lock and server == one.system[0]:
-            batch.add(cleanup.lock(one), label=f"lock {one.name}", sudo=True)
+        if locks and server == one.system[0]:
+            batch.add(lock.look(one), label=f"lock {one.name}", sudo=True)
     if app:
         batch.add(docker.containers(), label="containers")
         batch.add(cleanup.containers(), label="details")
@@ -280,10 +262,10 @@ def look(server: str, environments: Sequence[Environment], options: Options, *, 
 
 
 def _look_all(
-    fleet: Fleet, environments: Sequence[Environment], options: Options, outcome: Outcome, *, lock: bool
+    fleet: Fleet, environments: Sequence[Environment], options: Options, outcome: Outcome, *, locks: bool
 ) -> dict[str, BatchResult]:
     def work(connection: Connection) -> BatchResult:
-        return look(connection.name, environments, options, lock=lock).run(connection, timeout=LOOK)
+        return look(connection.name, environments, options, locks=locks).run(connection, timeout=LOOK)
 
     servers = dict.fromkeys(name for one in environments for name in one.servers)
     found = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,9 @@ class Options:
         sequential: One step, one server and one command after the other.
         command: The command line, for the lock's owner.
         run_id: The run's id: its background jobs have it in their names, so that none runs twice.
+        wait_lock: Seconds to wait for somebody else's lock.
+        hosts_file: The configuration file as it was named on the command line, for commands that people are told to type.
+        token: Names this run as the owner of its locks, and no other.
     """
 
     tag: str | None = None
@@ -42,6 +46,9 @@ class Options:
     sequential: bool = False
     command: str = ""
     run_id: str = ""
+    wait_lock: float = 0.0
+    hosts_file: str = ""
+    token: str = field(default_factory=lambda: secrets.token_hex(4))
 
 
 @dataclass

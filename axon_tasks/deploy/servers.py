@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple
 
+from axon_tasks.deploy.hold import Hold
 from axon_tasks.errors import AxonError
 from axon_tasks.remote import BatchResult, Section
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from axon_tasks.deploy.connections import Connections
     from axon_tasks.deploy.engine import Listener, Report, Step
@@ -68,6 +70,10 @@ class Servers:
         environment: Whose run it is, for the recorder.
         span: The environment's own span there.
         sequential: One server after the other, and one command per round trip: for debugging, and to compare with.
+
+    Attributes:
+        begun: By step, the servers that were sent something.
+        held: What goes on until the end of the run.
     """
 
     def __init__(
@@ -86,7 +92,7 @@ class Servers:
         self._environment = environment
         self._span = span
         self._sequential = sequential
-        self._held: list[PendingBatch] = []
+        self.held: list[Hold] = []
         self._running: set[PendingBatch] = set()
         self._guard = threading.Lock()
         self._aborted = False
@@ -149,7 +155,7 @@ class Servers:
 
     def _send(self, step: Step, server: str, batch: Batch, limit: float | None) -> BatchResult:
         if step.holds:
-            return self._hold(server, batch, step.holds)
+            return self._hold(step, server, batch)
         on_output = None if step.listen is None else _lines(step.listen, server)
         return self.run(server, batch, fail_fast=step.fail_fast, timeout=limit, on_output=on_output)
 
@@ -176,17 +182,11 @@ class Servers:
         if self._span is not None:
             self._recorder.end(self._span, outcome=outcome)
 
-    @property
-    def lost(self) -> bool:
-        """Whether a batch that had to go on until the end of the run has ended."""
-        return any(pending.done() for pending in self._held)
-
     def close(self) -> None:
-        """End the batches that go on until the end of the run."""
-        held, self._held = self._held, []
-        for pending in held:
-            # The order is on its way; whether it has arrived is nothing that the prompt should wait for.
-            pending.cancel(confirmed=False)
+        """Let go of what is held until the end of the run."""
+        held, self.held = self.held, []
+        for hold in held:
+            hold.close()
 
     def run(
         self,
@@ -241,25 +241,31 @@ class Servers:
         connection = self._connections[server]
         span = self._begin(batch, server)
         pending = batch.start(connection, fail_fast=fail_fast, timeout=timeout, on_output=on_output)
-        if abortable:
-            with self._guard:
-                self._running.add(pending)
-                aborted = self._aborted
-            if aborted:
-                pending.cancel()
         try:
-            result = pending.result()
+            with self._abortable(pending) if abortable else contextlib.nullcontext():
+                result = pending.result()
         except AxonError as error:
             ended_early = self._aborted and abortable
             self._end(span, getattr(error, "partial", None), "ended early" if ended_early else "failed")
             if ended_early:
                 raise AbortedError(f"{server}: {batch.name} was ended early") from None
             raise
+        self._end(span, result, "ok" if result.ok else "failed")
+        return result
+
+    @contextlib.contextmanager
+    def _abortable(self, pending: PendingBatch) -> Iterator[None]:
+        """Have `abort` end a batch, also if it was called just before."""
+        with self._guard:
+            self._running.add(pending)
+            aborted = self._aborted
+        if aborted:
+            pending.cancel()
+        try:
+            yield
         finally:
             with self._guard:
                 self._running.discard(pending)
-        self._end(span, result, "ok" if result.ok else "failed")
-        return result
 
     def _begin(self, batch: Batch, server: str) -> int:
         parent = _CURRENT.get().span or self._span
@@ -294,34 +300,31 @@ class Servers:
                 received=len(section.stdout_bytes) + len(section.stderr_bytes),
             )  # fmt: skip
 
-    def _hold(self, server: str, batch: Batch, line: str) -> BatchResult:
+    def _hold(self, step: Step, server: str, batch: Batch) -> BatchResult:
         """Start a batch that goes on until the run ends; gives what it said up to the line that is waited for."""
         if self._aborted:
             raise AbortedError(f"{server}: not started")
         connection = self._connections[server]
-        label = batch.labels[0]
-        heard, said = threading.Event(), bytearray()
-
-        def listen(_label: str, stream: str, chunk: bytes) -> None:
-            if stream == "stdout" and not heard.is_set():
-                said.extend(chunk)
-                if line.encode() in said:
-                    heard.set()
-
+        listen = step.listen or _nobody
         span = self._begin(batch, server)
         began = time.monotonic()
-        pending = batch.start(connection, on_output=listen)
-        while not heard.wait(0.02) and not pending.done():
-            pass
+        hold = Hold(batch, connection, step.holds, lambda line: listen(server, line))
+        with self._abortable(hold.pending):
+            holds = hold.wait()
         took = time.monotonic() - began
-        outcome = "ok" if heard.is_set() else "failed"
-        self._recorder.end(span, outcome=outcome, round_trips=1, received=len(said))
-        if not heard.is_set():
-            return pending.result()
-        with self._guard:
-            self._held.append(pending)
-        section = Section(label, stdout_bytes=bytes(said), exit_code=0, duration=took)
-        return BatchResult(batch.name, server, [section], duration=took, bytes_received=len(said))
+        outcome = "ok" if holds else "ended early" if self._aborted else "failed"
+        self._recorder.end(span, outcome=outcome, round_trips=1, received=len(hold.said))
+        if holds:
+            with self._guard:
+                self.held.append(hold)
+            section = Section(batch.labels[0], stdout_bytes=hold.said, exit_code=0, duration=took)
+            return BatchResult(batch.name, server, [section], duration=took, bytes_received=len(hold.said))
+        try:
+            return hold.pending.result()
+        except AxonError:
+            if self._aborted:
+                raise AbortedError(f"{server}: {batch.name} was ended early") from None
+            raise
 
     def each(self, names: Iterable[str], work: Callable[[str], BatchResult]) -> dict[str, BatchResult]:
         """Do the same on several servers at the same time.
@@ -347,6 +350,10 @@ class Servers:
         if errors:
             raise ServersFailedError(errors)
         return results
+
+
+def _nobody(_server: str, _line: str) -> None:
+    """Who listens to a step that nobody listens to."""
 
 
 def _lines(listen: Callable[[str, str], None], server: str) -> OnOutput:

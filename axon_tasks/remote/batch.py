@@ -194,6 +194,7 @@ class Batch:
         timeout: float | None = None,
         stdin: str | bytes | Revealable | None = None,
         sudo: bool | None = None,
+        listens: bool = False,
     ) -> Self:
         """Add a command.
 
@@ -204,12 +205,14 @@ class Batch:
                 timeout(1) is busybox's), and killed 5 seconds later. Rounded up to whole seconds.
             stdin: What the command reads. Never visible in argv; masked when it is a Secret.
             sudo: Run it as root. None takes the batch's setting.
+            listens: Leave its standard input open for `PendingBatch.send`. It must be the only section, and end when its
+                input ends: that is all that cancelling it does.
 
         Returns:
             The batch, so that calls can be chained.
 
         Raises:
-            ValueError: If the label is taken, or the command contains a NUL byte.
+            ValueError: If the label is taken, the command contains a NUL byte, or a section that listens is not alone.
         """
         label = label if label is not None else f"cmd_{len(self._commands) + 1}"
         if label in self.labels:
@@ -221,8 +224,14 @@ class Batch:
         if timeout is not None and not 0 < timeout < float("inf"):
             msg = f"the timeout of section {label!r} must be a positive number of seconds, not {timeout!r}"
             raise ValueError(msg)
+        alone = not self._commands and not self.uninterruptible and stdin is None and timeout is None
+        if any(one.listens for one in self._commands) or (listens and not alone):
+            msg = f"section {label!r}: one that listens is alone in its batch, and has no other option than sudo"
+            raise ValueError(msg)
         privileged = self.sudo if sudo is None else sudo
-        self._commands.append(Command(label, command, timeout=timeout, stdin=stdin, sudo=privileged))
+        self._commands.append(
+            Command(label, command, timeout=timeout, stdin=stdin, sudo=privileged, listens=listens)
+        )
         return self
 
     def script(self, *, masked: bool = False, fail_fast: bool = False) -> str:
@@ -316,6 +325,7 @@ class Batch:
             shell=self.shell,
             uninterruptible=self.uninterruptible,
             privileged=any(command.sudo for command in self._commands),
+            listens=any(command.listens for command in self._commands),
             **rest,
         )
         return Exchange(connection, request)
@@ -394,6 +404,17 @@ class PendingBatch:
         """
         self._await(timeout)
         return self._future.exception()
+
+    def send(self, data: bytes) -> bool:
+        """Give a section that listens something to read; nothing is waited for.
+
+        Args:
+            data: A few bytes.
+
+        Returns:
+            Whether it is on its way. What becomes of it, only the section can tell.
+        """
+        return not self.done() and self._exchange.send(data)
 
     def cancel(self, *, confirmed: bool = True) -> None:
         """Stop waiting, and end what still runs on the server unless the batch is uninterruptible.

@@ -52,6 +52,7 @@ class Request:
         shell: The program that gets the script.
         uninterruptible: Leave it running on the server when it is cancelled.
         privileged: Something in it may run under sudo, so ending it may need sudo too.
+        listens: Its input stays open for `Exchange.send`, and it ends when that ends.
         timeout: Seconds for the whole script.
         on_output: Called with label, stream and bytes.
         keep_output: Whether the result holds the output.
@@ -65,6 +66,7 @@ class Request:
     shell: str = "sh"
     uninterruptible: bool = False
     privileged: bool = False
+    listens: bool = False
     timeout: float | None = None
     on_output: Callable[[str, str, bytes], None] | None = None
     keep_output: bool = True
@@ -145,6 +147,17 @@ class Exchange:
         """Note an error as the outcome."""
         self._failure = error
 
+    def send(self, data: bytes) -> bool:
+        """Hand something to a script that listens; whether it is on its way. Any thread may call it."""
+        channel = self._channel
+        if channel is None or not self._sent or not self.request.listens:
+            return False
+        try:
+            channel.sendall(data)
+        except BROKEN:
+            return False
+        return True
+
     def abandon(self) -> None:
         """Have whoever drives the script end it, without waiting; the listener hears nothing more."""
         self._stdout.emit = self._stderr.emit = None
@@ -180,8 +193,9 @@ class Exchange:
             return
         self._ending = True
         try:
-            # What has not arrived whole runs nothing once the channel is closed.
-            session = self._await_session() if self._sent and not self.request.uninterruptible else None
+            # What has not arrived whole runs nothing once the channel is closed, and what listens ends with its input.
+            ends_itself = self.request.uninterruptible or self.request.listens
+            session = self._await_session() if self._sent and not ends_itself else None
             if session is not None:
                 self._end_session(session)
         finally:
@@ -226,7 +240,7 @@ class Exchange:
                 self._sent = False
                 self._check_deadline()
         self._sent = self._transmitted == len(script)
-        if self._sent:
+        if self._sent and not self.request.listens:
             channel.shutdown_write()
 
     def _receive(self) -> None:

@@ -15,6 +15,9 @@ The script is written to the standard input of `sh -s`. These are its rules, and
 * A script that must not stop half-way ignores HUP and writes through a sink that goes
   on reading when the connection is gone; otherwise the first line that is written after
   that kills it with SIGPIPE.
+* A section that is talked to while it runs is alone in its script. Its shell reads it
+  from a pipe, and after it what else comes in; an `exit` stands behind the calls, so that
+  no shell takes for a command what nobody has read.
 
 This module does no I/O, so that its text can be asserted.
 """
@@ -70,6 +73,7 @@ class Command:
         timeout: Seconds until the command is terminated on the server (exit code 124).
         stdin: What the command reads; it travels inside the script and never in argv.
         sudo: Run it as root: directly when the login is root, with `sudo -n` otherwise.
+        listens: Its standard input stays open for what is sent while it runs.
     """
 
     label: str
@@ -77,6 +81,7 @@ class Command:
     timeout: float | None = None
     stdin: str | bytes | Revealable | None = None
     sudo: bool = False
+    listens: bool = False
 
 
 @dataclass(frozen=True)
@@ -109,13 +114,41 @@ def render(commands: Sequence[Command], options: Options, nonce: str, *, masked:
         masked: Write `********` where a secret would stand, for showing the script.
 
     Returns:
-        The script. It has no newline at its end on purpose: without its last character it runs nothing.
+        The script. It has no newline at its end on purpose: without its last character it runs nothing. Where the input
+        stays open, a shell waits for the newline; without the brace before it, that one runs nothing either.
     """
+    if any(command.listens for command in commands):
+        return _listening(commands[0], options, nonce)
     sections = "".join(
         _section(index, command, options, masked=masked) for index, command in enumerate(commands)
     )
     body = f"{_head(commands, nonce)}{sections}_axon_mark F\n"
     return f"_axon_main() {{\n{_enclosed(body, options)}}}\n</dev/null _axon_main"
+
+
+def _listening(command: Command, options: Options, nonce: str) -> str:
+    """Write the script for one command whose input stays open.
+
+    The last part of the pipeline marks the end: what comes behind it would have to wait for `cat`, which goes on until
+    the input ends.
+    """
+    program = f"$_axon_root {options.shell} -s" if command.sudo else f"{options.shell} -s"
+    inner = f"{_PROLOGUE}_axon_inner() {{\n( eval {shlex.quote(command.text)} ) <&3 3<&-\n}}\n{_called('_axon_inner')}"
+    body = f"""\
+{_head([command], nonce)}_axon_mark B 0
+{{ printf %s {shlex.quote(inner)}; exec cat <&3; }} 2>/dev/null | {{
+exec 3<&-
+{program}
+_axon_mark E 0 $?
+_axon_mark F
+}}
+"""
+    return f"_axon_main() {{\n(\n{body})\n}}\n{_called('_axon_main')}"
+
+
+def _called(function: str) -> str:
+    """The call of a function that finds what comes in later on descriptor 3."""
+    return f"{{ 3<&0 </dev/null {function}; exit; }}\n"
 
 
 def _enclosed(body: str, options: Options) -> str:

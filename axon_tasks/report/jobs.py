@@ -8,6 +8,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from axon_tasks.deploy.background import RETIRE
+from axon_tasks.deploy.owner import in_one_unit
 from axon_tasks.remote.text import sanitize
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from axon_tasks.remote import Batch
     from axon_tasks.remote.jobs import Job
 
-_MINUTE, _HOUR, _DAY = 60, 3600, 86400
 _HEADS = ("SERVER", "JOB", "WHAT", "SINCE", "STATE", "LAST LINE")
 
 
@@ -86,13 +86,7 @@ def as_json(answer: Answer) -> str:
 
 def age(job: Job) -> str:
     """How long ago a job was started, in one unit."""
-    seconds = job.age
-    if seconds is None:
-        return "-"
-    for unit, size in (("d", _DAY), ("h", _HOUR), ("min", _MINUTE)):
-        if seconds >= 2 * size:
-            return f"{seconds // size} {unit}"
-    return f"{seconds} s"
+    return "-" if job.age is None else in_one_unit(job.age)
 
 
 def _each(answer: Answer) -> Iterator[tuple[str, Job]]:

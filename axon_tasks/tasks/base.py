@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import re
 import signal
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
@@ -67,6 +68,26 @@ def task(
         return cast("Task[Callable[P, R]]", made)
 
     return decorate
+
+
+#: Seconds of a unit; a number without one means seconds.
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
+
+
+def duration(text: str, flag: str) -> float:
+    """Seconds from `90s`, `5m` or `1h`.
+
+    Args:
+        text: What was typed.
+        flag: After which flag, for the message.
+
+    Raises:
+        UsageError: It is no duration.
+    """
+    found = re.fullmatch(r"(\d{1,6}(?:\.\d{1,3})?)(s|m|h|)", text, re.ASCII)
+    if found is None:
+        raise UsageError(f"--{flag}={text}: a duration is needed, such as 90s, 5m or 1h.")
+    return float(found[1]) * _SECONDS[found[2]]
 
 
 #: What `c` is in a task: typed loosely because Invoke's Context has no useful types.

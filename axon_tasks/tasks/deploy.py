@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from axon_tasks.errors import AxonError, UsageError
-from axon_tasks.tasks.base import Context, ended_like_ctrl_c, environments, task
+from axon_tasks.tasks.base import Context, duration, ended_like_ctrl_c, environments, task
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,6 +23,7 @@ HELP = {
     "tag": "Tag of the image to deploy; default: `tag:` of the environment.",
     "now": "Do not wait for a release that still drains in the slot that is needed: cut it.",
     "wait": "Come back when the old release has been removed, and say if that failed.",
+    "wait_lock": "Wait so long for somebody else's lock: 90s, 5m. Default: exit with 3.",
     "sequential": "One step, one server and one command after the other: for debugging, and to compare with.",
     "dry_run": "Print the plan and the exact scripts, secrets masked, and contact nothing.",
     "json": "With --dry-run: print the plan as JSON.",
@@ -53,6 +54,7 @@ def deploy(
     tag: str | None = None,
     now: bool = False,
     wait: bool = False,
+    wait_lock: str = "",
     sequential: bool = False,
     dry_run: bool = False,
     json: bool = False,
@@ -71,6 +73,7 @@ def deploy(
         fab deploy --env=prod --tag=v2 --dry-run (what would be sent, to the letter)
         fab deploy --env=staging,prod --tag=v2
         fab deploy --env=prod --tag=v2 --wait    (until the old release is gone)
+        fab deploy --env=prod --tag=v2 --wait-lock=10m   (if somebody else is at it)
         fab deploy --env=staging --tag=v3 --now
 
     Exit codes: 0 done; 1 failed, the old release serves; 2 wrong usage or configuration, nothing was contacted;
@@ -80,12 +83,15 @@ def deploy(
     project, chosen = environments(env, hosts_file)
     if json and not dry_run:
         raise UsageError("--json goes with --dry-run.", hint="What a run did: fab timeline --json")
-    command = command_line()
+    command, patience = command_line(), duration(wait_lock or "0", "wait-lock")
 
     def options(command: str, run_id: str) -> Options:
         from axon_tasks.deploy.run import Options
 
-        return Options(tag=tag, now=now, wait=wait, sequential=sequential, command=command, run_id=run_id)
+        return Options(
+            tag=tag, now=now, wait=wait, sequential=sequential, command=command, run_id=run_id,
+            wait_lock=patience, hosts_file=hosts_file,
+        )  # fmt: skip
 
     if dry_run:
         typed = command.replace(" --dry-run", "").replace(" --json", "")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from invoke.collection import Collection
 
 from axon_tasks.errors import AxonError, UsageError
-from axon_tasks.tasks.base import Context, one_environment, task
+from axon_tasks.tasks.base import Context, duration, one_environment, task
 
 if TYPE_CHECKING:
     from axon_tasks.config import Environment
@@ -21,7 +21,6 @@ _HELP = {
     "json": "Print JSON instead of text.",
     "hosts_file": "Configuration to use instead of the hosts.yml found here or above.",
 }
-_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
 _MOST_LINES = 100_000
 
 
@@ -104,7 +103,7 @@ def wait(
     from axon_tasks.remote import Fleet
 
     project, environment = one_environment(env, hosts_file)
-    wanted, limit = _job(job, environment), _duration(timeout)
+    wanted, limit = _job(job, environment), duration(timeout, "timeout")
     with Fleet(project) as fleet:
         answer = background.wait(fleet, environment, wanted, only=only, timeout=limit)
     _show(answer, json=json)
@@ -164,13 +163,6 @@ def _lines(text: str) -> int:
     if not re.fullmatch(r"\d{1,6}", text, re.ASCII) or int(text) > _MOST_LINES:
         raise UsageError(f"--lines={text}: a whole number up to {_MOST_LINES} is needed.")
     return int(text)
-
-
-def _duration(text: str) -> float:
-    found = re.fullmatch(r"(\d{1,6}(?:\.\d{1,3})?)(s|m|h|)", text, re.ASCII)
-    if found is None:
-        raise UsageError(f"--timeout={text}: a duration is needed, such as 90s, 5m or 1h.")
-    return float(found[1]) * _SECONDS[found[2]]
 
 
 def _say(text: str) -> None:

@@ -7,14 +7,22 @@ import sys
 from invoke.collection import Collection
 
 from axon_tasks.errors import AxonError
-from axon_tasks.tasks.base import Context, ended_like_ctrl_c, one_environment, task
+from axon_tasks.tasks.base import Context, duration, ended_like_ctrl_c, one_environment, task
 from axon_tasks.tasks.deploy import HELP, command_line, show_failure
 
 
 def _run(
-    name: str, env: str, hosts_file: str, tag: str | None = None, *, now: bool = False, dry_run: bool = False
+    name: str,
+    env: str,
+    hosts_file: str,
+    tag: str | None = None,
+    *,
+    now: bool = False,
+    wait_lock: str = "",
+    dry_run: bool = False,
 ) -> None:
     project, environment = one_environment(env, hosts_file)
+    patience = duration(wait_lock or "0", "wait-lock")
     from axon_tasks.deploy import alone, runner
     from axon_tasks.deploy.connections import Connections
     from axon_tasks.deploy.preview import preview
@@ -24,7 +32,10 @@ def _run(
     from axon_tasks.report import plan as shown
 
     recorder = Recorder(command=command_line(), folder=None if dry_run else project.root)
-    options = Options(tag=tag, now=now, command=recorder.command, run_id=recorder.run_id)
+    options = Options(
+        tag=tag, now=now, command=recorder.command, run_id=recorder.run_id,
+        wait_lock=patience, hosts_file=hosts_file,
+    )  # fmt: skip
     if dry_run:
         planned = preview(project, environment, options, versioned=name in alone.VERSIONED)
         title = f"the step {name} of {environment.name}"
@@ -92,12 +103,13 @@ def stage(_c: Context, env: str = "", tag: str | None = None, hosts_file: str = 
     _run("stage", env, hosts_file, tag)
 
 
-@task(help=_help("tag", "now", "dry_run"))
+@task(help=_help("tag", "now", "wait_lock", "dry_run"))
 def start(
     _c: Context,
     env: str = "",
     tag: str | None = None,
     now: bool = False,
+    wait_lock: str = "",
     dry_run: bool = False,
     hosts_file: str = "",
 ) -> None:
@@ -106,7 +118,7 @@ def start(
     Examples:
         fab steps.start --env=prod --tag=v2      then: fab steps.health, fab steps.switch
     """
-    _run("start", env, hosts_file, tag, now=now, dry_run=dry_run)
+    _run("start", env, hosts_file, tag, now=now, wait_lock=wait_lock, dry_run=dry_run)
 
 
 @task(help=_help())
@@ -121,34 +133,40 @@ def health(_c: Context, env: str = "", hosts_file: str = "") -> None:
     _run("health", env, hosts_file)
 
 
-@task(help=_help("dry_run"))
-def switch(_c: Context, env: str = "", dry_run: bool = False, hosts_file: str = "") -> None:
+@task(help=_help("wait_lock", "dry_run"))
+def switch(
+    _c: Context, env: str = "", wait_lock: str = "", dry_run: bool = False, hosts_file: str = ""
+) -> None:
     """Send traffic to the release that was started.
 
     Examples:
         fab steps.switch --env=prod              then: fab steps.record, fab steps.retire
     """
-    _run("switch", env, hosts_file, dry_run=dry_run)
+    _run("switch", env, hosts_file, wait_lock=wait_lock, dry_run=dry_run)
 
 
-@task(help=_help("dry_run"))
-def record(_c: Context, env: str = "", dry_run: bool = False, hosts_file: str = "") -> None:
+@task(help=_help("wait_lock", "dry_run"))
+def record(
+    _c: Context, env: str = "", wait_lock: str = "", dry_run: bool = False, hosts_file: str = ""
+) -> None:
     """Write the record of the release that serves.
 
     Examples:
         fab steps.record --env=prod
     """
-    _run("record", env, hosts_file, dry_run=dry_run)
+    _run("record", env, hosts_file, wait_lock=wait_lock, dry_run=dry_run)
 
 
-@task(help=_help("dry_run"))
-def retire(_c: Context, env: str = "", dry_run: bool = False, hosts_file: str = "") -> None:
+@task(help=_help("wait_lock", "dry_run"))
+def retire(
+    _c: Context, env: str = "", wait_lock: str = "", dry_run: bool = False, hosts_file: str = ""
+) -> None:
     """Drain and remove what does not serve, in the background.
 
     Examples:
         fab steps.retire --env=prod
     """
-    _run("retire", env, hosts_file, dry_run=dry_run)
+    _run("retire", env, hosts_file, wait_lock=wait_lock, dry_run=dry_run)
 
 
 namespace = Collection("steps", inspect, pull, stage, start, health, switch, record, retire)

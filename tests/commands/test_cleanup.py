@@ -159,17 +159,6 @@ def test_states_of_all_environments_are_read(run: Run, tmp_path: Path) -> None:
     assert {"d3", "no newline at the end"} >= set(states["shop", "prod"].digests())
 
 
-def test_a_lock_is_seen_and_not_taken(run: Run, tmp_path: Path) -> None:
-    """A held lock is told with its owner; a free one, or none, is not."""
-    values = {"state": str(tmp_path)}
-    assert "" == run(script("tell_lock", ("cleanup",), **values)).stdout
-    (tmp_path / "lock").touch()
-    (tmp_path / "lock.owner").write_text('{"who": "alice"}\n')
-    assert "" == run(script("tell_lock", ("cleanup",), **values)).stdout
-    held = run(f"exec 9>>{tmp_path}/lock; flock 9\n" + script("tell_lock", ("cleanup",), **values))
-    assert 'locked={"who": "alice"}\n' == held.stdout
-
-
 def test_one_failure_stops_nothing_else(run: Run) -> None:
     """What fails is told with its reason on one line, and the next thing is still done."""
     result = run(

@@ -27,13 +27,6 @@ tell_states() {
     done
 }
 
-# tell_lock: whether somebody works on the environment now, and who. Looks only: the lock is shared and let go at once.
-tell_lock() {
-    [ -e "$state/lock" ] || return 0
-    if (flock -n -s 9) 9<"$state/lock"; then return 0; fi
-    tell locked "$(cat "$state/lock.owner" 2>/dev/null)"
-}
-
 # tell_free DIRECTORY...: free KiB of the file systems that hold them, each counted once.
 tell_free() {
     tell free "$(df -Pk "$@" 2>/dev/null | awk 'NR > 1 && !seen[$1 " " $2]++ { sum += $4 } END { printf "%.0f", sum }')"

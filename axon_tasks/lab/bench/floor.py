@@ -137,6 +137,7 @@ class Learnt:
         told = json.loads(made.lab.exec(EDGE.name, ["cat", f"{state}/releases/{current}.json"]).stdout)
         told |= {"id": release, "slot": slot, "image": f"{IMAGE}:{tag}", "digest": digest}
         common = {
+            "state": state,
             "release": release,
             "slot": slot,
             "previous": previous,
@@ -194,6 +195,9 @@ def scripts(plan: Mapping[str, Any], learnt: Learnt) -> dict[str, str]:
         texts[f"open@{server}"] = "\n".join(lines)
     for name in ("start", "switch", "record", "retire"):
         texts |= {f"{name}@{server}": _body(batch) for server, batch in steps[name].items()}
+    for server in steps["lock"]:
+        # The lock goes with its connection, and the note beside it with the word that a deploy sends and ssh cannot.
+        texts[f"record@{server}"] += ' &&\nrm -f "$state/lock.owner"'
     job = f"-floor-{learnt.common['release']}"
     whole = {
         name: learnt.assignments(name.partition("@")[2]) + text.replace(f"-{_RUN}", job) + "\n"

@@ -29,8 +29,11 @@ leave() {
 }
 trap 'leave "$@"' EXIT
 
-# The lock is held as long as this session lives, so that it is the one that is read while it goes on.
-exec 3< <(exec ssh -F config "$edge" sh -s <"open@$edge" 2>"open@$edge.err")
+# The lock is held as long as this session has an input, so that it is the one that is read while it goes on.
+coproc lock { exec ssh -F config "$edge" sh -s 2>"open@$edge.err"; }
+# shellcheck disable=SC2154  # lock is set by coproc
+exec 3<&"${lock[0]}" 4>&"${lock[1]}"
+printf '%s\n' "$(<"open@$edge")" >&4
 pids=()
 for app in "$@"; do
     on open "$app" &
