@@ -92,7 +92,7 @@ lock_hold() {
     if [ -e "$state/lock.owner" ]; then tell_owner stale; fi
     lock_sign
     # A switch goes on without its deployer, and so without this lock; it has its own while it lasts.
-    (flock 8) 8>>"$state/switch.lock" || fail 30 "cannot lock $state/switch.lock"
+    [ ! -e "$state/switch.lock" ] || (flock 8) 8<"$state/switch.lock" || fail 30 "cannot lock $state/switch.lock"
     # What serves now, seen under the lock: whoever inspected before it was free may have seen something else.
     if [ -e "$flag" ]; then tell slot b; else tell slot a; fi
     lock_current=''
