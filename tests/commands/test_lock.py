@@ -177,6 +177,15 @@ def test_who_gives_it_back_leaves_nothing(lock: Lock) -> None:
     assert "stale" not in told("\n".join(lock.begin(B).until("locked")))
 
 
+def test_who_hears_no_more_can_give_it_back(lock: Lock) -> None:
+    """A sign of life whose answer nobody reads keeps nobody from giving the lock back after it."""
+    first = lock.held(A)
+    assert first.process.stdout is not None
+    first.process.stdout.close()
+    first.send("12.50\nbye\n")
+    assert (0, ["lock"]) == (first.process.wait(20), lock.files)
+
+
 def test_who_vanishes_frees_the_lock_and_is_remembered(lock: Lock) -> None:
     """When the connection breaks the lock is free at once, and the next owner is told who has not finished."""
     first = lock.held(A)

@@ -65,13 +65,15 @@ lock_sign() {
 }
 
 # lock_keep: holds the lock as long as signs of life come in on standard input: a line each, which is sent back. `bye`
-# gives the lock back. When the input ends or is silent for too long, the deployer has gone, and its note stays.
+# gives the lock back, also where nobody reads the answer to a line before it any more. When the input ends or is silent
+# for too long, the deployer has gone, and its note stays.
 lock_keep() {
     while :; do
         # shellcheck disable=SC2016  # for the shell that reads
-        timeout "$lock_expiry" sh -c 'read -r line || exit 1
+        timeout "$lock_expiry" sh -c 'trap "" PIPE
+            read -r line || exit 1
             [ "$line" != bye ] || exit 3
-            printf "alive=%s\n" "$line"' 9>&-
+            printf "alive=%s\n" "$line" 2>/dev/null || :' 9>&-
         case $? in
             0) ;;
             3) rm -f "$state/lock.owner" && exit 0 ;;
