@@ -113,6 +113,8 @@ def _trace(shown: Timeline, _names: tuple[str, ...]) -> str:
 def _write(path: str, text: str) -> None:
     from pathlib import Path
 
+    from axon_tasks.remote.text import sanitize
+
     try:
         Path(path).write_text(text, encoding="utf-8", errors="replace")
     except (OSError, ValueError) as error:
@@ -121,7 +123,7 @@ def _write(path: str, text: str) -> None:
             hint="Name a file in a folder that exists.",
         ) from None
     # On the other stream, so that `--json` beside it stays JSON.
-    sys.stderr.write(f"{path}: written\n")
+    sys.stderr.write(f"{sanitize(path)}: written\n")
 
 
 def _print_json(shown: Timeline, names: tuple[str, ...]) -> None:
