@@ -518,7 +518,8 @@ def _act_all(fleet: Fleet, environments: Sequence[Environment], outcome: Outcome
         done += _removed(planned[server], one.value)
         outcome.failed += _failures(server, one.value)
         before, after = (
-            facts.number(facts.pairs(one.value[label].stdout).get("free", "")) for label in ("before", "after")
+            facts.number(facts.pairs(one.value[label].stdout).get("free", ""))
+            for label in ("before", "after")
         )
         if before is not None and after is not None:
             outcome.freed[server] = max(0, after - before) * 1024

@@ -153,7 +153,9 @@ def _read_app(run: Deployment, server: str, result: BatchResult) -> parse.AppFac
         server=server,
         docker=told.get("version", ""),
         free_bytes=(parse.number(told.get("free", "")) or 0) * 1024,
-        env_file=parse.parse_env_file(server, result["env_file"].stdout) if run.environment.env_file else "ok",
+        env_file=parse.parse_env_file(server, result["env_file"].stdout)
+        if run.environment.env_file
+        else "ok",
         ports=parse.parse_ports(server, result["ports"].stdout),
         containers=parse.parse_containers(server, result["containers"].stdout, run.environment),
     )

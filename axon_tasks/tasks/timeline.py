@@ -77,7 +77,11 @@ def project_folder(hosts_file: str) -> Path:
     from axon_tasks.config.load import find_hosts_file
 
     found = Path(hosts_file) if hosts_file else find_hosts_file()
-    if not found.is_file():
+    try:
+        is_there = found.is_file()
+    except OSError:  # a name that is too long
+        is_there = False
+    if not is_there:
         raise UsageError(
             f"There is no file {hosts_file or found}.", hint="Name a hosts.yml: --hosts-file=FILE"
         )

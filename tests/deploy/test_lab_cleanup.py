@@ -54,7 +54,8 @@ def build(product: Product, tag: str, variant: str = "ok", repository: str = "")
         product.lab.exec(BUILDER, [*command, *arguments], stdin=context(variant))
         BUILT.add(local)
     product.lab.exec(
-        BUILDER, f"docker tag {local} {reference} && docker push --quiet {reference} && docker rmi {reference}"
+        BUILDER,
+        f"docker tag {local} {reference} && docker push --quiet {reference} && docker rmi {reference}",
     )
     return reference
 

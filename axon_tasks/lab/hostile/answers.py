@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from axon_tasks.commands import docker, nginx
 from axon_tasks.remote import BatchResult, Section
@@ -33,7 +33,7 @@ _IMAGE = [IMAGE_ID, ["registry.test:5000/shop:v1"], [f"registry.test:5000/shop@{
 _NETWORK = ["c" * 64, "shop", "shop", "prod", 0]
 _JOB = "job retire-1 done 0 1764000000 1764000009 1764000010\ntitle drain\n| drained\n\n"
 #: What `docker inspect` tells of a container that does not get healthy.
-STATE = {
+STATE: dict[str, Any] = {
     "state": {
         "Status": "exited", "ExitCode": 3, "OOMKilled": False,
         "Health": {"Status": "unhealthy", "Log": [{"ExitCode": 1, "Output": "no"}]},
@@ -106,7 +106,9 @@ def answered(
 
 def hostile(canaries: Canaries) -> Iterator[tuple[str, str | bytes]]:
     """What a server could print instead."""
-    for one in canaries.hostile(("shell", "option", "template", "nginx", "unicode", "control", "size", "number"), mixed=5):
+    for one in canaries.hostile(
+        ("shell", "option", "template", "nginx", "unicode", "control", "size", "number"), mixed=5
+    ):
         yield one.name, one.text
     yield from _pairs(canaries)
     yield from _json()
@@ -175,16 +177,18 @@ def _json() -> Iterator[tuple[str, str]]:
 
 def _states() -> Iterator[tuple[str, object]]:
     """What `docker inspect` could say of a container, one thing wrong at a time."""
-    wrong: tuple[object, ...] = (None, [], {}, "x", -1, 1.5, True, 10**30)
+    wrong: tuple[Any, ...] = (None, [], {}, "x", -1, 1.5, True, 10**30)
+    good: dict[str, Any] = STATE["state"]
     for index, value in enumerate(wrong):
         yield f"as {index}", {**STATE, "state": value}
         yield f"restarts {index}", {**STATE, "restarts": value}
         for key in ("Status", "ExitCode", "OOMKilled", "Health"):
-            yield f"{key} {index}", {**STATE, "state": {**STATE["state"], key: value}}  # type: ignore[dict-item]
-        health = {"Status": value, "Log": value}
-        yield f"health {index}", {**STATE, "state": {**STATE["state"], "Health": health}}  # type: ignore[dict-item]
-        log = {"Status": "unhealthy", "Log": [value]}
-        yield f"log {index}", {**STATE, "state": {**STATE["state"], "Health": log}}  # type: ignore[dict-item]
+            yield f"{key} {index}", {**STATE, "state": {**good, key: value}}
+        for key, health in {
+            "health": {"Status": value, "Log": value},
+            "log": {"Status": "unhealthy", "Log": [value]},
+        }.items():
+            yield f"{key} {index}", {**STATE, "state": {**good, "Health": health}}
 
 
 def _rows(canaries: Canaries) -> Iterator[tuple[str, str]]:
@@ -194,7 +198,8 @@ def _rows(canaries: Canaries) -> Iterator[tuple[str, str]]:
         for one in canaries.hostile(("shell", "option", "unicode", "control", "size", "number")):
             row = json.dumps(list({**ROW, column: one.text}.values()))
             yield f"docker ps {column} {one.name}", f"{row}\n"
-        for index, value in enumerate((None, [], {}, 1, True, "9" * 5_000)):
+        kinds: tuple[Any, ...] = (None, [], {}, 1, True, "9" * 5_000)
+        for index, value in enumerate(kinds):
             row = json.dumps(list({**ROW, column: value}.values()))
             yield f"docker ps {column} kind {index}", f"{good}\n{row}\n"
 

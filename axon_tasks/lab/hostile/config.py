@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from types import UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
@@ -18,12 +17,11 @@ from pydantic import BaseModel
 
 from axon_tasks.config import models, read
 from axon_tasks.config.show import effective
-from axon_tasks.errors import ConfigurationError
 from axon_tasks.lab.hostile.outcome import Outcome, attempt
 from axon_tasks.lab.hostile.values import Canaries, Hostile, is_plain
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from axon_tasks.config import Project
@@ -136,9 +134,7 @@ def _leaves(model: type[BaseModel], path: tuple[str, ...]) -> Iterator[tuple[str
 
 def _below(annotation: Any, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
     origin = get_origin(annotation)
-    if origin is Annotated:
-        yield from _below(get_args(annotation)[0], path)
-    elif origin in {Union, UnionType}:
+    if origin in {Annotated, Union, UnionType}:
         yield from _below(get_args(annotation)[0], path)
     elif origin is dict:
         for key in _entries(path):
@@ -217,7 +213,9 @@ class Configuration:
             for hostile in self._canaries.hostile():
                 self._value(field, hostile, hostile.text, {})
             for hostile in self._canaries.hostile(("shell", "nginx")):
-                self._value(field, Hostile(f"${{A}} {hostile.name}", hostile.text), "${A}", {"A": hostile.text})
+                self._value(
+                    field, Hostile(f"${{A}} {hostile.name}", hostile.text), "${A}", {"A": hostile.text}
+                )
 
     def _value(self, field: Field, hostile: Hostile, written: str, environ: Mapping[str, str]) -> None:
         data = document(replaced(field.path, written))
@@ -233,7 +231,9 @@ class Configuration:
     def keys(self) -> None:
         """Every text as a key of every mapping."""
         for path in mappings():
-            for hostile in self._canaries.hostile(("shell", "option", "path", "unicode", "control", "number")):
+            for hostile in self._canaries.hostile(
+                ("shell", "option", "path", "unicode", "control", "number")
+            ):
                 data = document(renamed(path, hostile.text))
                 case = f"{'.'.join(path)}.KEY {hostile.name}"
                 loaded = self._load(case, data, {})
@@ -252,7 +252,7 @@ class Configuration:
         names = [one.text for one in self._canaries.hostile(("shell", "option", "path", "unicode", "size"))]
         for name in [*names, "/proc/self/mem", "/dev/zero", str(self._path.parent), f"{self._path}/x"]:
             if name:
-                attempt(self._outcome, CHANNEL, f"file {name[:60]!a}", lambda name=name: read(name, {}), (2,))  # type: ignore[misc]
+                attempt(self._outcome, CHANNEL, f"file {name[:60]!a}", read, name, {})
 
     def _load(self, case: str, data: bytes, environ: Mapping[str, str]) -> Loaded | None:
         found: list[Loaded] = []
@@ -265,7 +265,7 @@ class Configuration:
                     assert row.path, "a setting without a name"
             found.append(loaded)
 
-        attempt(self._outcome, CHANNEL, case, work, (ConfigurationError.exit_code,))
+        attempt(self._outcome, CHANNEL, case, work)
         return found[0] if found else None
 
 
@@ -423,4 +423,3 @@ def _torn() -> Iterator[tuple[str, bytes]]:
         yield f"cut after {cut} bytes", _VALID[:cut].encode()
     for at in range(0, len(_VALID), 131):
         yield f"a brace at {at}", (_VALID[:at] + "{" + _VALID[at:]).encode()
-

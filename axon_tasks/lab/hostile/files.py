@@ -63,14 +63,22 @@ class Files:
         """Every answer inside of a section, and markers that are none, in pieces of every size."""
         for name, text in [*answers.hostile(self._canaries), *_markers()]:
             said = text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
-            attempt(self._outcome, CHANNEL, f"stream {name}", lambda said=said: self._stream(said[:50_000]))  # type: ignore[misc]
+            attempt(self._outcome, CHANNEL, f"stream {name}", self._stream, said[:50_000])
         for name, text in _markers():
-            attempt(self._outcome, CHANNEL, f"broken stream {name}", lambda text=text: self._broken(text))  # type: ignore[misc]
+            attempt(self._outcome, CHANNEL, f"broken stream {name}", self._broken, text)
 
     @staticmethod
     def _stream(said: bytes) -> None:
         whole = (
-            _PREFIX + b"H 2 1 0.5\n" + _PREFIX + b"B 0 1.0\n" + said + _PREFIX + b"E 0 7 2.0\n" + _PREFIX + b"F 3.0\n"
+            _PREFIX
+            + b"H 2 1 0.5\n"
+            + _PREFIX
+            + b"B 0 1.0\n"
+            + said
+            + _PREFIX
+            + b"E 0 7 2.0\n"
+            + _PREFIX
+            + b"F 3.0\n"
         )
         for size in (len(whole), 1_000, 7):
             parser = StreamParser(_NONCE, 1)
@@ -92,7 +100,7 @@ class Files:
     def known_hosts(self) -> None:
         """Lines that are none of known_hosts', or that take long to compare."""
         for name, text in _known_hosts(self._canaries):
-            attempt(self._outcome, CHANNEL, f"known_hosts {name}", lambda text=text: self._known(text))  # type: ignore[misc]
+            attempt(self._outcome, CHANNEL, f"known_hosts {name}", self._known, text)
 
     def _known(self, text: bytes) -> None:
         path = self._folder / "known_hosts"
@@ -108,7 +116,7 @@ class Files:
         runs = timeline.runs_folder(self._folder) / "20260101-000000-1"
         runs.mkdir(parents=True, exist_ok=True)
         for name, data in _timelines(self._canaries):
-            attempt(self._outcome, CHANNEL, f"timeline {name}", lambda data=data: self._timeline(runs, data), (1,))  # type: ignore[misc]
+            attempt(self._outcome, CHANNEL, f"timeline {name}", self._timeline, runs, data)
 
     def _timeline(self, runs: Path, data: bytes) -> None:
         (runs / timeline.FILE_NAME).write_bytes(data)
@@ -164,6 +172,16 @@ def _known_hosts(canaries: Canaries) -> Iterator[tuple[str, bytes]]:
     yield "every byte", bytes(range(256))
 
 
+def _texts_of_runs(canaries: Canaries) -> Iterator[tuple[str, bytes]]:
+    kinds = ("control", "unicode", "template", "shell")
+    for key in ("command", "who", "began", "outcome", "version"):
+        for one in canaries.hostile(kinds):
+            yield f"{key} {one.name}", json.dumps({**_RUN, key: one.text}).encode()
+    for key in ("name", "server", "environment", "note", "outcome"):
+        for one in canaries.hostile(kinds):
+            yield f"span {key} {one.name}", json.dumps({**_RUN, "spans": [{**_SPAN, key: one.text}]}).encode()
+
+
 def _timelines(canaries: Canaries) -> Iterator[tuple[str, bytes]]:
     wrong: tuple[object, ...] = (None, [], {}, -1, 1.5, True, 10**30, "x", "", [None], [["a"]], "a" * 3_000)
     for key in _RUN:
@@ -173,12 +191,7 @@ def _timelines(canaries: Canaries) -> Iterator[tuple[str, bytes]]:
     for key in _SPAN:
         for index, value in enumerate(wrong):
             yield f"span {key} {index}", json.dumps({**_RUN, "spans": [{**_SPAN, key: value}]}).encode()
-    for key in ("command", "who", "began", "outcome", "version"):
-        for one in canaries.hostile(("control", "unicode", "template", "shell")):
-            yield f"{key} {one.name}", json.dumps({**_RUN, key: one.text}).encode()
-    for key in ("name", "server", "environment", "note", "outcome"):
-        for one in canaries.hostile(("control", "unicode", "template", "shell")):
-            yield f"span {key} {one.name}", json.dumps({**_RUN, "spans": [{**_SPAN, key: one.text}]}).encode()
+    yield from _texts_of_runs(canaries)
     for name, text in answers.hostile(canaries):
         if name.startswith("JSON"):
             yield name, str(text).encode("utf-8", "surrogatepass")

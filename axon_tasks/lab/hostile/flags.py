@@ -19,12 +19,12 @@ from axon_tasks.config.images import is_digest, is_tag
 from axon_tasks.lab.bench import local
 from axon_tasks.lab.bench.listing import write_fabfile
 from axon_tasks.lab.hostile.config import BASE
-from axon_tasks.lab.hostile.outcome import Outcome
 from axon_tasks.lab.hostile.values import is_printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from axon_tasks.lab.hostile.outcome import Outcome
     from axon_tasks.lab.hostile.values import Canaries, Hostile
 
 CHANNEL = "flags"
@@ -154,14 +154,16 @@ class Flags:
 
     def all(self) -> None:
         """Every flag of every task, and words that are no tasks."""
-        with _inside(self._folder):
+        with inside(self._folder):
             for flag in flags():
                 for hostile in self._texts():
                     self._flag(flag, hostile)
             for hostile in self._texts():
                 self._try(f"task {hostile.name}", [f"x{hostile.text}"], {1, 2})
                 self._try(f"flag {hostile.name}", ["deploy", f"--x{hostile.text}"], _REFUSED)
-                self._try(f"word {hostile.name}", ["deploy", "--env=prod", "--tag=v1", f"x{hostile.text}"], _REFUSED)
+                self._try(
+                    f"word {hostile.name}", ["deploy", "--env=prod", "--tag=v1", f"x{hostile.text}"], _REFUSED
+                )
 
     def _texts(self) -> Iterator[Hostile]:
         """Texts that can be an argument: no NUL, no half characters but those that stand for bytes."""
@@ -217,7 +219,9 @@ def judge(
     if ended.code is None or "Traceback (most recent call last)" in told:
         outcome.violate(channel, case, f"a traceback: {ended.err.strip()[-400:]}")
     elif ended.code not in expected:
-        outcome.violate(channel, case, f"exit code {ended.code} and not {sorted(expected)}: {told.strip()[-300:]}")
+        outcome.violate(
+            channel, case, f"exit code {ended.code} and not {sorted(expected)}: {told.strip()[-300:]}"
+        )
     elif ended.code and not ended.err.strip():
         outcome.violate(channel, case, f"exit code {ended.code} without a message")
     elif not is_printable(told):
@@ -228,7 +232,7 @@ def _expected(flag: Flag, text: str) -> frozenset[int] | None:
     """The exit codes that are right for a value; None where it must not be tried."""
     blank = not text.strip(" ,\t\n\r\v\f")
     if flag.task in _LOCAL:
-        return None if blank else _REFUSED  # without a value, these would begin
+        return None if blank or _is_word(text) else _REFUSED  # what may be right would begin
     if flag.name == "tag":
         return _ANY if is_tag(text) or is_digest(text) else _REFUSED
     if flag.name == "env" or flag.name in _STRICT:
@@ -260,7 +264,7 @@ def _settings() -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _inside(folder: Path) -> Iterator[None]:
+def inside(folder: Path) -> Iterator[None]:
     """Work there, and come back (contextlib.chdir is newer than the oldest Python)."""
     before = Path.cwd()
     os.chdir(folder)

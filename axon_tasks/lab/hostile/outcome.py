@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import traceback
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ParamSpec
 
 from axon_tasks.errors import AxonError
 from axon_tasks.lab.hostile.values import is_printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable
+
+P = ParamSpec("P")
+
+#: The exit codes that a failure may have, by the way that the input came in; 1 where nothing is said. What servers
+#: answer can be that somebody has the lock (3), or that a switch is broken (5).
+CODES = {"config": (2,), "outputs": (1, 3, 5)}
 
 #: A report of more is cut: one fault shows in many cases.
 _MOST_SHOWN = 40
@@ -67,26 +73,32 @@ class Outcome:
 
 
 def attempt(
-    outcome: Outcome, channel: str, case: str, work: Callable[[], object], codes: Collection[int] = (1,)
+    outcome: Outcome,
+    channel: str,
+    case: str,
+    work: Callable[P, object],
+    *arguments: P.args,
+    **more: P.kwargs,
 ) -> bool:
     """Do something with one hostile input: it must succeed, or fail as people are told.
 
     Args:
         outcome: Where it is noted.
-        channel: The way that the input came in.
+        channel: The way that the input came in; CODES has the exit codes that a failure may have there.
         case: Which input.
         work: What to do with it.
-        codes: The exit codes that a failure may have.
+        arguments: Its arguments.
+        more: And those that have a name.
 
     Returns:
         Whether it succeeded.
     """
     outcome.count(channel)
     try:
-        work()
+        work(*arguments, **more)
     except AxonError as error:
         told = str(error)
-        if error.code not in codes:
+        if error.code not in CODES.get(channel, (1,)):
             outcome.violate(channel, case, f"exit code {error.code}: {told}")
         if not told.strip() or not is_printable(told):
             outcome.violate(channel, case, f"a message that a terminal obeys: {told!r}")

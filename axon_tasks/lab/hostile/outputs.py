@@ -37,7 +37,6 @@ CHANNEL = "outputs"
 
 #: A failure, a timeout, a lock that is taken, a switch that is broken, an unknown command, no end at all.
 CODES: tuple[int | None, ...] = (1, 30, 54, 64, 66, 75, 124, 127, 137, 255, None)
-_DEPLOY_CODES = (1, 3, 5)
 _RUNS = "1764000000-1"
 
 
@@ -59,8 +58,8 @@ class Echo(Servers):
         self.scripts: list[str] = []
         self.labels: list[str] = []
 
-    def run(self, server: str, batch: Batch, **_options: object) -> BatchResult:  # type: ignore[override]  # how long and how is of no matter here
-        """Answer."""
+    def run(self, server: str, batch: Batch, **_options: object) -> BatchResult:
+        """Answer; how long it may take is of no matter here."""
         self.scripts += [section.text for section in batch.sections]
         return told.answered(batch, server, self.answers, self.codes)
 
@@ -75,8 +74,10 @@ class Echo(Servers):
                 continue
             self.labels += batch.labels
             results[server] = self.run(server, batch)
-            for section in results[server].values() if step.listen is not None else ():
-                for line in section.stdout.split("\n")[:50]:
+            if step.listen is not None:
+                for line in [
+                    one for told in results[server].values() for one in told.stdout.split("\n")[:50]
+                ]:
                     step.listen(server, line)
             step.check(server, results[server])
         report = step.learn(results)
@@ -119,10 +120,7 @@ class Outputs:
         """Every answer for every section of a deploy and of each step alone; the rest of the run goes on with it."""
         for label in self.labels():
             for name, text in self._fitting(label):
-                attempt(
-                    self._outcome, CHANNEL, f"{label}: {name}",
-                    lambda label=label, text=text: self.deploy({label: text}, {}), _DEPLOY_CODES,  # type: ignore[misc]
-                )  # fmt: skip
+                attempt(self._outcome, CHANNEL, f"{label}: {name}", self.deploy, {label: text}, {})
 
     def codes(self) -> None:
         """Every section of a deploy, failed in every way, with a hostile message."""
@@ -131,14 +129,24 @@ class Outputs:
             for index, code in enumerate(CODES):
                 text = words[index % len(words)]
                 attempt(
-                    self._outcome, CHANNEL, f"{label}: exit code {code}",
-                    lambda label=label, text=text, code=code: self.deploy({label: text}, {label: code}), _DEPLOY_CODES,  # type: ignore[misc]
-                )  # fmt: skip
-        for name, text in self._fitting("logs"):
+                    self._outcome,
+                    CHANNEL,
+                    f"{label}: exit code {code}",
+                    self.deploy,
+                    {label: text},
+                    {label: code},
+                )
+        for name, answer in self._fitting("logs"):
+            spoilt = {"state": answer, "logs": answer}
             attempt(
-                self._outcome, CHANNEL, f"diagnosis: {name}",
-                lambda text=text: self.deploy({"state": text, "logs": text}, {"health": 1}, ("state", "logs")), _DEPLOY_CODES,  # type: ignore[misc]
-            )  # fmt: skip
+                self._outcome,
+                CHANNEL,
+                f"diagnosis: {name}",
+                self.deploy,
+                spoilt,
+                {"health": 1},
+                tuple(spoilt),
+            )
 
     def labels(self) -> list[str]:
         """The labels of all sections of a deploy in which nothing goes wrong."""
@@ -213,9 +221,13 @@ class Outputs:
             for label in ("containers", "state", "upstream", "site", "ports", "docker"):
                 for case, text in self._fitting(label):
                     attempt(
-                        self._outcome, CHANNEL, f"steps.{name} {label}: {case}",
-                        lambda name=name, label=label, text=text: self._alone(name, {label: text}), _DEPLOY_CODES,  # type: ignore[misc]
-                    )  # fmt: skip
+                        self._outcome,
+                        CHANNEL,
+                        f"steps.{name} {label}: {case}",
+                        self._alone,
+                        name,
+                        {label: text},
+                    )
 
     def _alone(self, name: str, answers: Mapping[str, str | bytes]) -> None:
         run = self._run(answers, {})
@@ -241,9 +253,8 @@ class Outputs:
         for label in dict.fromkeys(label for batch in batches.values() for label in batch.labels):
             for name, text in self._fitting(label):
                 attempt(
-                    self._outcome, CHANNEL, f"cleanup {label}: {name}",
-                    lambda label=label, text=text: self._clean(batches, {label: text}),  # type: ignore[misc]
-                )  # fmt: skip
+                    self._outcome, CHANNEL, f"cleanup {label}: {name}", self._clean, batches, {label: text}
+                )
 
     def _clean(self, batches: Mapping[str, Batch], answers: Mapping[str, str | bytes]) -> None:
         options = cleaning.Options(keep=1)
@@ -251,8 +262,9 @@ class Outputs:
             server: told.answered(batch, server, {**self._sound, **answers}, {})
             for server, batch in batches.items()
         }
-        everything = self._project, [self._environment], ["prod"], {}, looks, options
-        decision = cleaning._Decision(*everything)  # type: ignore[arg-type]  # noqa: SLF001  (it has no other door that needs no server)
+        decision = cleaning._Decision(  # noqa: SLF001  (it has no other door that needs no server)
+            self._project, [self._environment], ["prod"], {}, looks, options
+        )
         outcome = cleaning.Outcome(dry_run=True, environments=("prod",))
         outcome.items, outcome.left = decision.all(outcome.errors)
         self._show(shown_cleanup.text(outcome))
@@ -276,23 +288,22 @@ class Outputs:
         answers = [*self._fitting("job"), *_jobs(self._canaries)]
         for verb, batch in batches.items():
             for name, text in answers:
-                attempt(
-                    self._outcome, CHANNEL, f"jobs.{verb}: {name}",
-                    lambda batch=batch, text=text: self._job(batch, text, None),  # type: ignore[misc]
-                )  # fmt: skip
+                attempt(self._outcome, CHANNEL, f"jobs.{verb}: {name}", self._job, batch, text, None)
             for code in CODES:
                 attempt(
-                    self._outcome, CHANNEL, f"jobs.{verb}: exit code {code}",
-                    lambda batch=batch, code=code: self._job(batch, "\x1b[2J", code),  # type: ignore[misc]
-                )  # fmt: skip
+                    self._outcome,
+                    CHANNEL,
+                    f"jobs.{verb}: exit code {code}",
+                    self._job,
+                    batch,
+                    "\x1b[2J",
+                    code,
+                )
 
     def _job(self, batch: Batch, text: str | bytes, code: int | None) -> None:
         codes = dict.fromkeys(batch.labels, code) if code is not None else {}
         result = told.answered(batch, "app1", dict.fromkeys(batch.labels, text), codes)
-        if "jobs" in result:
-            found = jobs.parse(result["jobs"].stdout)
-        else:
-            found = [background.read(result)]
+        found = jobs.parse(result["jobs"].stdout) if "jobs" in result else [background.read(result)]
         before = {"app1": background.read(result, "before")} if "before" in result else {}
         answer = background.Answer("prod", {"app1": found}, before)
         for made in (shown_jobs.table, shown_jobs.details, shown_jobs.as_json):
@@ -323,15 +334,17 @@ class Outputs:
 def _jobs(canaries: Canaries) -> list[tuple[str, str]]:
     """Jobs, one field wrong at a time."""
     fields = ["job", "retire-1", "done", "0", "1764000000", "1764000009", "1764000010"]
-    found = []
-    for at in range(1, len(fields)):
-        for one in canaries.hostile(("shell", "control", "unicode", "number", "size")):
-            line = " ".join([*fields[:at], one.text, *fields[at + 1 :]])
-            found.append((f"field {at} {one.name}", f"{line}\ntitle a\n| b\n"))
-    for one in canaries.hostile(("shell", "control", "unicode", "template")):
-        found.append((f"title {one.name}", f"{' '.join(fields)}\ntitle {one.text}\n| {one.text}\n"))
-    for value in ("999999999999999999", "000000000000000000", "-"):
-        found.append((f"times {value}", f"job a running - {value} {value} {value}\n| {value}\n"))
+    found = [
+        (f"field {at} {one.name}", f"{' '.join([*fields[:at], one.text, *fields[at + 1 :]])}\ntitle a\n| b\n")
+        for at in range(1, len(fields))
+        for one in canaries.hostile(("shell", "control", "unicode", "number", "size"))
+    ]
+    found += [
+        (f"title {one.name}", f"{' '.join(fields)}\ntitle {one.text}\n| {one.text}\n")
+        for one in canaries.hostile(("shell", "control", "unicode", "template"))
+    ]
+    found += [
+        (f"times {value}", f"job a running - {value} {value} {value}\n| {value}\n")
+        for value in ("999999999999999999", "000000000000000000", "-")
+    ]
     return found
-
-

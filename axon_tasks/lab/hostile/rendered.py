@@ -248,5 +248,3 @@ def _shell(script: str) -> bytes:
             env={"PATH": os.defpath, "LC_ALL": "C"},
         )
     return done.stdout + done.stderr
-
-

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 #: `{c}` is the path of the canary. No text names a file that exists: some are used as the name of a file to write.
 SHELL = (
@@ -235,8 +235,10 @@ class Canaries:
         """
         named = [(f"{kind} {index}", one) for kind in kinds for index, one in enumerate(KINDS[kind])]
         short = [one for _, one in named if len(one) <= _LONGEST_PART]
-        for index in range(mixed):
-            named.append((f"mixed {index}", "".join(self._chance.sample(short, self._chance.randint(2, 4)))))
+        named += [
+            (f"mixed {index}", "".join(self._chance.sample(short, self._chance.randint(2, 4))))
+            for index in range(mixed)
+        ]
         if self._most is not None and len(named) > self._most:
             named = self._chance.sample(named, self._most)
         for name, template in named:
