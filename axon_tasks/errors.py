@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from invoke.exceptions import Exit
 
+from axon_tasks.remote.text import sanitize
+
 
 class AxonError(Exit):
     """A failure that is told to the user as a message, never as a traceback.
@@ -22,8 +24,9 @@ class AxonError(Exit):
     exit_code: int = 1
 
     def __init__(self, message: str, *, hint: str | None = None, code: int | None = None) -> None:
-        self.summary = message
-        self.hint = hint
+        # Flags, file names and what servers say go into messages; a terminal must not obey any of it.
+        self.summary = message = sanitize(message)
+        self.hint = hint = None if hint is None else sanitize(hint)
         text = f"{message}\n  {hint}" if hint else message
         super().__init__(message=text, code=self.exit_code if code is None else code)
 

@@ -500,10 +500,11 @@ def _act_all(fleet: Fleet, environments: Sequence[Environment], outcome: Outcome
         done += _removed(planned[server], one.value)
         outcome.failed += _failures(server, one.value)
         before, after = (
-            facts.pairs(one.value[label].stdout).get("free", "") for label in ("before", "after")
+            facts.number(facts.pairs(one.value[label].stdout).get("free", ""))
+            for label in ("before", "after")
         )
-        if before.isdecimal() and after.isdecimal():
-            outcome.freed[server] = max(0, int(after) - int(before)) * 1024
+        if before is not None and after is not None:
+            outcome.freed[server] = max(0, after - before) * 1024
     outcome.items = done
 
 

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 #: The highest TCP port (RFC 9293: 16 bits).
 MAX_PORT = 65535
 
+#: A full container id (`docker ps --no-trunc`).
+_ID = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_VERSION = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9}){0,9}", re.ASCII)
+
 
 def _unexpected(server: str, what: str, text: str) -> AxonError:
     return AxonError(
@@ -40,6 +44,26 @@ def pairs(text: str) -> dict[str, str]:
             break
         found[key] = value
     return found
+
+
+def number(text: str) -> int | None:
+    """The whole number that a server wrote; None if it is none, or larger than anything that is counted here.
+
+    `isdecimal` would let digits of other scripts through, and `int` refuses more than 4300 digits with an error.
+    """
+    return int(text) if re.fullmatch(r"[0-9]{1,18}", text, re.ASCII) else None
+
+
+def load_json(text: str) -> Any:
+    """What a server wrote as JSON; one that nests too deep to be read is none.
+
+    Raises:
+        ValueError: It is no JSON.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
 
 
 @dataclass(frozen=True)
@@ -72,15 +96,18 @@ def parse_containers(server: str, text: str, environment: Environment) -> tuple[
     ours = []
     for line in filter(None, text.splitlines()):
         try:
-            values = json.loads(line)
+            values = load_json(line)
         except ValueError:
             raise _unexpected(server, "docker ps", line) from None
         if not isinstance(values, list) or len(values) != len(docker.PS_FIELDS) + len(docker.PS_LABELS):
             raise _unexpected(server, "docker ps", line)
         row: dict[str, str] = dict(zip((*docker.PS_FIELDS, *docker.PS_LABELS), map(str, values), strict=True))
         container = _container(row, environment)
-        if container is not None:
-            ours.append(container)
+        if container is None:
+            continue
+        if not _ID.fullmatch(container.id):
+            raise _unexpected(server, "docker ps", line)
+        ours.append(container)
     return tuple(ours)
 
 
@@ -91,14 +118,15 @@ def _container(row: Mapping[str, str], environment: Environment) -> Container | 
         row["product"] or not naming.is_axon_container(name, environment.product, environment.name)
     ):
         return None
-    published = re.search(r":(\d{1,5})->", row["Ports"])
+    published = re.search(r":([0-9]{1,5})->", row["Ports"])
+    port = number(row["port"])
     return Container(
         id=row["ID"],
         name=name,
         running=row["State"] == "running",
         release=row["release"] if labelled else name.rsplit("-", 1)[-1],
         slot=row["slot"] if row["slot"] in naming.SLOTS else "",
-        port=int(row["port"]) if row["port"].isdecimal() else int(published.group(1)) if published else 0,
+        port=port if port is not None else int(published.group(1)) if published else 0,
         reference=row["image"] or row["Image"],
         digest=row["digest"],
     )
@@ -138,6 +166,14 @@ def parse_ports(server: str, text: str) -> tuple[int, int] | None:
     if not all(0 < port <= MAX_PORT for port in ports):
         raise _unexpected(server, "the reserved ports", text)
     return ports
+
+
+def parse_env_file(server: str, text: str) -> str:
+    """How the environment file stands there: `ok`, `missing` or `unreadable`."""
+    told = text.strip()
+    if told not in {"ok", "missing", "unreadable"}:
+        raise _unexpected(server, "the look at the env file", text)
+    return told
 
 
 @dataclass(frozen=True)
@@ -196,7 +232,7 @@ def parse_system(server: str, nginx: str, state: str, upstream: str, site: str) 
     """Put a system server's sections together."""
     told, stated = pairs(nginx), pairs(state)
     version = told.get("version", "")
-    if not re.fullmatch(r"[0-9]+(\.[0-9]+)*", version) or stated.get("slot") not in naming.SLOTS:
+    if not _VERSION.fullmatch(version) or stated.get("slot") not in naming.SLOTS:
         raise _unexpected(server, "the inspection of nginx", nginx + state)
     current = stated.get("current", "")
     return SystemFacts(
@@ -205,7 +241,7 @@ def parse_system(server: str, nginx: str, state: str, upstream: str, site: str) 
         running=told.get("running") == "yes",
         included=told.get("included") == "yes",
         flag_slot=stated["slot"],
-        current=current if current.isdecimal() else "",
+        current=current if number(current) is not None else "",
         record=_record(stated.get("record", "")),
         upstream=upstream,
         site=site,
@@ -218,7 +254,7 @@ def parse_system(server: str, nginx: str, state: str, upstream: str, site: str) 
 def _record(text: str) -> Mapping[str, Any]:
     """A release's record; one that cannot be read counts as none, because it only informs."""
     try:
-        record = json.loads(text) if text else {}
+        record = load_json(text) if text else {}
     except ValueError:
         return {}
     return record if isinstance(record, dict) else {}
@@ -229,7 +265,7 @@ def parse_digest(server: str, text: str, repository: str) -> str:
     line = next((line for line in reversed(text.splitlines()) if line.startswith("[")), "")
     try:
         digests, _ = json.JSONDecoder().raw_decode(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise _unexpected(server, "docker image inspect", text) from None
     for entry in digests if isinstance(digests, list) else ():
         name, _, digest = str(entry).partition("@")

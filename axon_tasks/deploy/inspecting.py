@@ -161,12 +161,13 @@ def _read_app(run: Deployment, server: str, result: BatchResult) -> parse.AppFac
                          ("ports", "choosing ports")):  # fmt: skip
         must(server, doing, result[label])
     told = parse.pairs(result["docker"].stdout)
-    free = told.get("free", "")
     return parse.AppFacts(
         server=server,
         docker=told.get("version", ""),
-        free_bytes=int(free) * 1024 if free.isdecimal() else 0,
-        env_file=result["env_file"].stdout.strip() if run.environment.env_file else "ok",
+        free_bytes=(parse.number(told.get("free", "")) or 0) * 1024,
+        env_file=parse.parse_env_file(server, result["env_file"].stdout)
+        if run.environment.env_file
+        else "ok",
         ports=parse.parse_ports(server, result["ports"].stdout),
         containers=parse.parse_containers(server, result["containers"].stdout, run.environment),
     )

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from axon_tasks.commands import naming, nginx
+from axon_tasks.deploy import facts
 from axon_tasks.errors import AxonError
 
 if TYPE_CHECKING:
@@ -170,11 +171,8 @@ def truth(environment: Environment, states: Mapping[str, State], upstreams: Mapp
         if naming.upstream_name(environment.product, environment.name, "a") in text:
             slots.add(states[server].slot)
         else:
-            ports |= {
-                int(port)
-                for _, _, port in (one.rpartition(":") for one in nginx.upstream_targets(text))
-                if port.isdecimal()
-            }
+            told = (facts.number(one.rpartition(":")[2]) for one in nginx.upstream_targets(text))
+            ports |= {port for port in told if port is not None}
     doubt = ""
     if len(currents) > 1 or len(slots) > 1:
         doubt = "the system servers do not agree on what serves"

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from axon_tasks.deploy import facts
 from axon_tasks.errors import AfterSwitchError, AxonError, LockedError, StepFailedError, UnreachableError
 from axon_tasks.remote.text import sanitize
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from axon_tasks.deploy.facts import AppFacts
     from axon_tasks.remote import Section
 
 
@@ -127,17 +126,14 @@ class Diagnosis:
 
 
 def diagnose(server: str, container: str, told: dict[str, str], state_text: str, logs: str) -> Diagnosis:
-    """Put together what the probe, Docker and the container itself said."""
+    """Put together what the probe, Docker and the container itself said; what is not as expected counts as not said."""
     try:
-        inspected = json.loads(state_text)
+        inspected = facts.load_json(state_text)
     except ValueError:
         inspected = {}
-    state = inspected.get("state") if isinstance(inspected, dict) else None
-    state = state if isinstance(state, dict) else {}
-    ended = state.get("Status") in {"exited", "dead"}
-    health = state.get("Health") if isinstance(state.get("Health"), dict) else {}
-    log = (health or {}).get("Log") or [{}]
-    docker_health = f"{health['Status']}: {str(log[-1].get('Output', '')).strip()[:300]}" if health else ""
+    inspected = inspected if isinstance(inspected, dict) else {}
+    state = _object(inspected.get("state"))
+    ended = state.get("Status") in ("exited", "dead")
     diagnosis = Diagnosis(
         server=server,
         container=container,
@@ -146,16 +142,33 @@ def diagnose(server: str, container: str, told: dict[str, str], state_text: str,
         answer=told.get("answer", ""),
         body=told.get("body", "").strip(),
         attempts=told.get("attempts", "0"),
-        seconds=int(told.get("elapsed_ms", "0") or 0) / 1000,
+        seconds=(facts.number(told.get("elapsed_ms", "")) or 0) / 1000,
         state=str(state.get("Status", "gone")),
-        exit_code=int(state.get("ExitCode", 0)) if ended else None,
-        restarts=int(inspected.get("restarts", 0)) if isinstance(inspected, dict) else 0,
-        out_of_memory=bool(state.get("OOMKilled")),
-        docker_health=docker_health,
+        exit_code=_whole(state.get("ExitCode")) if ended else None,
+        restarts=_whole(inspected.get("restarts")),
+        out_of_memory=state.get("OOMKilled") is True,
+        docker_health=_docker_health(_object(state.get("Health"))),
         logs=logs,
         hint="",
     )
     return Diagnosis(**{**diagnosis.__dict__, "hint": _hint(diagnosis)})
+
+
+def _object(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _whole(value: object) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) else 0
+
+
+def _docker_health(health: dict[str, Any]) -> str:
+    """Docker's own health check in one line, with what it printed last; empty if the image has none."""
+    if not health:
+        return ""
+    log = health.get("Log")
+    last = _object(log[-1]) if isinstance(log, list) and log else {}
+    return f"{health.get('Status')}: {str(last.get('Output', '')).strip()[:300]}"
 
 
 #: What an exit code means by the convention of shells and Docker (docker-run(1), "Exit Status"; 128 + signal).
@@ -241,15 +254,15 @@ def exit_code(errors: Sequence[AxonError]) -> int:
     return errors[0].exit_code if errors else 1
 
 
-def check_app(facts: AppFacts, env_file: str | None, ssh_target: str) -> list[AxonError]:
+def check_app(found: facts.AppFacts, env_file: str | None, ssh_target: str) -> list[AxonError]:
     """What an app server lacks before a deploy may start there."""
-    if facts.env_file == "ok" or env_file is None:
+    if found.env_file == "ok" or env_file is None:
         return []
-    if facts.env_file == "missing":
+    if found.env_file == "missing":
         hint = f"Create it, mode 0600: ssh {ssh_target} 'umask 077; cat > {env_file}' < FILE"
     else:
         hint = f"Give it to the user that deploys: ssh {ssh_target} ls -l {env_file}"
-    return [StepFailedError(f"{facts.server}: the env file {env_file} is {facts.env_file}", hint=hint)]
+    return [StepFailedError(f"{found.server}: the env file {env_file} is {found.env_file}", hint=hint)]
 
 
 def must(server: str, doing: str, section: Section) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from axon_tasks.commands import docker, naming, nginx
 from axon_tasks.config import ImageReference
+from axon_tasks.deploy import facts
 from axon_tasks.deploy.release import Release
 from axon_tasks.errors import StepFailedError
 
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from axon_tasks.config import Environment, Project
-    from axon_tasks.deploy import facts as parse
     from axon_tasks.deploy.engine import Listener
     from axon_tasks.deploy.servers import Servers
     from axon_tasks.remote import BatchResult
@@ -73,8 +73,8 @@ class Deployment:
     listener: Listener
     options: Options = field(default_factory=Options)
 
-    system: dict[str, parse.SystemFacts] = field(default_factory=dict)
-    app: dict[str, parse.AppFacts] = field(default_factory=dict)
+    system: dict[str, facts.SystemFacts] = field(default_factory=dict)
+    app: dict[str, facts.AppFacts] = field(default_factory=dict)
     digest: str = ""
     release: Release | None = None
     previous: str = ""
@@ -147,7 +147,7 @@ class Deployment:
             digest=release.digest,
         )
 
-    def serving(self) -> tuple[parse.Container, ...]:
+    def serving(self) -> tuple[facts.Container, ...]:
         """The containers of the slot that serves, on all app servers."""
         return (
             tuple(one for app in self.app.values() for one in app.in_slot(self.previous))
@@ -166,9 +166,10 @@ class Deployment:
         """
         found = {server: app.in_slot(slot) for server, app in self.app.items()}
         releases = {one.release for containers in found.values() for one in containers if one.running}
-        if len(releases) != 1 or not all(found.values()) or not min(releases).isdecimal():
+        if len(releases) != 1 or not all(found.values()) or facts.number(min(releases)) is None:
             return False
         one = next(iter(found.values()))[0]
+        _must_be_image(one)
         self.release = Release(
             id=one.release,
             reference=one.reference,
@@ -185,11 +186,27 @@ class Deployment:
         Ids only grow, so that a release older than the one that serves is no candidate: it is being retired.
         """
         slots = [naming.other_slot(self.previous)] if self.previous else list(naming.SLOTS)
-        newest = max((int(one.release) for one in self.serving() if one.release.isdecimal()), default=0)
+        told = (facts.number(one.release) for one in self.serving())
+        newest = max((release for release in told if release is not None), default=0)
         if any(self.adopt(slot) for slot in slots) and int(self.wanted().id) > newest:
             return True
         self.release = None
         return False
+
+
+def _must_be_image(one: facts.Container) -> None:
+    """Refuse a release whose label names no image: what it names goes into the record, and into commands.
+
+    Raises:
+        StepFailedError: It does not.
+    """
+    try:
+        ImageReference.parse(one.reference)
+    except ValueError:
+        raise StepFailedError(
+            f"{one.name!a}: its label axon.image is no image: {one.reference[:100]!a}",
+            hint="Deploy again: a release with a label of its own replaces it.",
+        ) from None
 
 
 def repository_of(reference: str) -> str:

@@ -9,6 +9,7 @@ from axon_tasks.commands import naming, nginx
 from axon_tasks.commands.shell import Learnt
 from axon_tasks.deploy.converging import converge
 from axon_tasks.deploy.engine import Report, Step
+from axon_tasks.deploy.facts import number
 from axon_tasks.deploy.inspecting import inspect_step
 from axon_tasks.deploy.locking import must_hold, outdated
 from axon_tasks.deploy.release import Release
@@ -61,10 +62,9 @@ def _tell_broken(run: Deployment) -> None:
 
 def plan_release(run: Deployment) -> None:
     """Decide the release's id, slot, ports and containers from what the inspection found."""
-    known = [
-        int(one.release) for app in run.app.values() for one in app.containers if one.release.isdecimal()
-    ]
-    known += [int(one.current) for one in run.system.values() if one.current]
+    told = [one.release for app in run.app.values() for one in app.containers]
+    told += [one.current for one in run.system.values()]
+    known = [found for one in told if (found := number(one)) is not None]
     identity = str(max([int(time.time()), *(one + 1 for one in known)]))
     slot = naming.other_slot(run.previous) if run.previous else "a"
     name = naming.container_name(run.environment.product, run.environment.name, identity)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from axon_tasks.errors import AxonError, UsageError
+from axon_tasks.remote.text import sanitize
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -537,7 +538,7 @@ def _no_number(name: str) -> float:
 def _timeline(document: dict[str, Any], path: Path) -> Timeline:
     version = _whole(document, "format")
     if version > FORMAT:
-        raise _NewerFormat(f"was written by a newer axon-tasks ({_text(document, 'version')})")
+        raise _NewerFormat(f"was written by a newer axon-tasks ({sanitize(_text(document, 'version'))})")
     code = document.get("exit_code")
     info = RunInfo(
         run=path.parent.name,

@@ -51,7 +51,7 @@ class Entry:
             return _is_hash_of(self.names, name)
         found = False
         for pattern in self.names.lower().split(","):
-            if _glob(pattern.removeprefix("!")).fullmatch(name):
+            if _fits(pattern.removeprefix("!"), name):
                 if pattern.startswith("!"):
                     return False
                 found = True
@@ -205,8 +205,24 @@ def _is_hash_of(hashed: str, name: str) -> bool:
     return hmac.compare_digest(hmac.digest(salt, name.encode(), "sha1"), expected)
 
 
-def _glob(pattern: str) -> re.Pattern[str]:
-    """Translate `*` and `?`; everything else stands for itself, brackets too."""
-    return re.compile(
-        "".join({"*": ".*", "?": "."}.get(char, re.escape(char)) for char in pattern), re.DOTALL
-    )
+def _fits(pattern: str, name: str) -> bool:
+    """Whether a pattern with `*` and `?` fits a whole name; everything else stands for itself, brackets too.
+
+    No regular expression: a line of many stars, such as a repository can bring along, would keep one busy for years. Here
+    only the last star is ever tried again, which takes at most the product of both lengths.
+    """
+    at = begin = 0
+    star = -1
+    for_star = 0
+    while begin < len(name):
+        if at < len(pattern) and pattern[at] == "*":
+            star, for_star = at, begin
+            at += 1
+        elif at < len(pattern) and pattern[at] in ("?", name[begin]):
+            at, begin = at + 1, begin + 1
+        elif star >= 0:
+            for_star += 1
+            at, begin = star + 1, for_star
+        else:
+            return False
+    return not pattern[at:].strip("*")

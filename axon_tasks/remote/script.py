@@ -48,7 +48,9 @@ _SURPRISES = (
     " DOCKER_HOST DOCKER_CONTEXT DOCKER_CONFIG DOCKER_API_VERSION DOCKER_TLS DOCKER_TLS_VERIFY DOCKER_CERT_PATH"
     " DOCKER_DEFAULT_PLATFORM DOCKER_CONTENT_TRUST"
 )
+#: Who may read what a script writes is decided here, and not by the login that happens to be used.
 _PROLOGUE = f"""\
+umask 022
 PATH="${{PATH:-/usr/local/bin:/usr/bin:/bin}}:/usr/local/sbin:/usr/sbin:/sbin" LC_ALL=C
 export PATH LC_ALL
 unset {_SURPRISES}

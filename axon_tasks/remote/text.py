@@ -18,9 +18,11 @@ _SEQUENCES = re.compile(
     """,
     re.VERBOSE,
 )
-#: Everything that Unicode calls a control, except tab and newline, and the bidirectional controls of UAX #9.
+#: Everything that Unicode calls a control, except tab and newline; the bidirectional controls of UAX #9; what has no
+#: width and so makes two names look the same; and halves of characters, which no encoding can print.
 _CONTROLS = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]"
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    "\ud800-\udfff\U000e0000-\U000e007f]"
 )
 
 
@@ -40,4 +42,6 @@ def sanitize(text: str) -> str:
 
 def _spelled_out(found: re.Match[str]) -> str:
     code = ord(found.group())
+    if code > 0xFFFF:  # noqa: PLR2004 - where \uNNNN ends
+        return f"\\U{code:08x}"
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"  # noqa: PLR2004 - where \xNN ends

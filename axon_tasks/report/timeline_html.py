@@ -25,8 +25,10 @@ MOST_SERVERS = 24
 _MOST_TICKS = 8
 #: In per cent of the width: what is shorter could not be seen or pointed at.
 _NARROWEST = 0.35
-#: Controls, and what turns the reading order around (UAX #9).
-_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+#: Controls, what turns the reading order around (UAX #9), what has no width, and halves of characters.
+_UNPRINTABLE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\xad\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]"
+)
 
 
 @dataclass(frozen=True)

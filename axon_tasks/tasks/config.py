@@ -75,6 +75,7 @@ def schema(_c: Context, out: str = "") -> None:
     from pathlib import Path
 
     from axon_tasks.config.schema import schema_text
+    from axon_tasks.remote.text import sanitize
 
     if not out:
         _say(schema_text().rstrip())
@@ -85,7 +86,7 @@ def schema(_c: Context, out: str = "") -> None:
         raise UsageError(
             f"Cannot write {out!a}: {error!s}.", hint="Name a file in a folder that exists."
         ) from None
-    _say(f"{out}: written")
+    _say(f"{sanitize(out)}: written")
 
 
 def _as_json(shown: dict[str, list[Row]]) -> str:

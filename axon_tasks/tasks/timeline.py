@@ -77,7 +77,11 @@ def project_folder(hosts_file: str) -> Path:
     from axon_tasks.config.load import find_hosts_file
 
     found = Path(hosts_file) if hosts_file else find_hosts_file()
-    if not found.is_file():
+    try:
+        is_there = found.is_file()
+    except OSError:  # a name that is too long
+        is_there = False
+    if not is_there:
         raise UsageError(
             f"There is no file {hosts_file or found}.", hint="Name a hosts.yml: --hosts-file=FILE"
         )
@@ -113,6 +117,8 @@ def _trace(shown: Timeline, _names: tuple[str, ...]) -> str:
 def _write(path: str, text: str) -> None:
     from pathlib import Path
 
+    from axon_tasks.remote.text import sanitize
+
     try:
         Path(path).write_text(text, encoding="utf-8", errors="replace")
     except (OSError, ValueError) as error:
@@ -121,7 +127,7 @@ def _write(path: str, text: str) -> None:
             hint="Name a file in a folder that exists.",
         ) from None
     # On the other stream, so that `--json` beside it stays JSON.
-    sys.stderr.write(f"{path}: written\n")
+    sys.stderr.write(f"{sanitize(path)}: written\n")
 
 
 def _print_json(shown: Timeline, names: tuple[str, ...]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import http.server
 import os
 import shutil
@@ -9,6 +10,7 @@ import socket
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +21,8 @@ from hypothesis import strategies as st
 
 from axon_tasks.commands import docker
 from axon_tasks.commands.shell import Learnt, Var, centiseconds, command, script, text, word
+from axon_tasks.config import Secret
+from axon_tasks.config.models import Registry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -295,3 +299,63 @@ def test_shellcheck_is_content() -> None:
         check=False,
     )
     assert "" == said.stdout
+
+
+#: A docker whose login writes down what Docker's does, and whose pull tells what is there meanwhile.
+LOGIN_DOCKER = """#!/bin/sh
+case "$1" in
+    login) cat >"$DOCKER_CONFIG/config.json" ;;
+    pull) ls -d /tmp/axon-login.???????? | tr '\\n' ' '; stat -c %a "${DOCKER_CONFIG:-/}" ;;
+esac
+"""
+
+
+@pytest.fixture
+def login_docker(tmp_path: Path) -> dict[str, str]:
+    """A PATH with that docker."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    (folder / "docker").write_text(LOGIN_DOCKER)
+    (folder / "docker").chmod(0o755)
+    return {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"}
+
+
+@pytest.fixture
+def logins() -> Iterator[dict[str, Path]]:
+    """Directories of logins in /tmp: an abandoned one, one that somebody pulls with, a link to a third one's."""
+    made = {
+        name: Path(tempfile.mkdtemp(prefix="axon-login.", dir="/tmp"))
+        for name in ("abandoned", "busy", "new")
+    }
+    target = Path(tempfile.mkdtemp(prefix="axon-not-ours-"))
+    link = Path("/tmp", f"axon-login.{os.getpid() % 10**8:08d}")
+    link.symlink_to(target)
+    for path in (made["abandoned"], made["busy"], target):
+        (path / "pull.lock").touch()
+        (path / "config.json").write_text("secret")
+    with (made["busy"] / "pull.lock").open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield {**made, "target": target}
+    link.unlink()
+    for path in (*made.values(), target):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def test_an_abandoned_login_is_removed_by_the_next_pull(
+    run: Run, login_docker: dict[str, str], logins: dict[str, Path]
+) -> None:
+    """What a killed pull left goes; what a running one uses, one that was just made, and what is behind a link stay."""
+    text = docker.pull("r.test/shop:v1", None)
+    result = run(text, env=login_docker)
+    there = {name for name, path in logins.items() if path.exists()}
+    assert (0, {"busy", "new", "target"}) == (result.returncode, there), result.stderr
+    assert (logins["target"] / "config.json").exists()
+
+
+def test_a_login_is_private_and_gone_afterwards(run: Run, login_docker: dict[str, str]) -> None:
+    """During a pull the login is in a directory that nobody else may enter, and after it there is none."""
+    registry = Registry(server="r.test", username="deploy", password=Secret("hunter2"))
+    text = docker.pull("r.test/shop:v1", registry)
+    result = run(text, env=login_docker)
+    path, mode = result.stdout.split()[-2:]
+    assert (0, "700", False) == (result.returncode, mode, Path(path).exists()), result.stderr

@@ -42,7 +42,7 @@ def test_a_registry_that_refuses(product: Product, prod: dict[str, Any]) -> None
     prod["registry"]["password"] = "secret"
     assert 0 == product.deploy("v1").returncode
     kept = product.lab.exec(
-        "app1", "cat /root/.docker/config.json 2>/dev/null; ls -d /tmp/tmp.* 2>/dev/null", check=False
+        "app1", "cat /root/.docker/config.json 2>/dev/null; ls -d /tmp/axon-login.* 2>/dev/null", check=False
     )
     assert "" == kept.stdout
 

@@ -59,6 +59,31 @@ def test_a_diagnosis_survives_any_answer(answer: str, state: str, logs: str) -> 
     assert "\x1b" not in shown
 
 
+@pytest.mark.parametrize("wrong", [None, [], {}, "x", -1, 1.5, True, 10**30])
+@pytest.mark.parametrize("key", ["state", "restarts", "Status", "ExitCode", "OOMKilled", "Health", "Log"])
+def test_a_diagnosis_survives_what_docker_never_says(key: str, wrong: object) -> None:
+    """Any part of Docker's answer may be of any kind: it counts as not said, and is no traceback."""
+    state: dict[str, object] = {
+        "Status": "exited",
+        "ExitCode": 3,
+        "Health": {"Status": "unhealthy", "Log": []},
+    }
+    told: dict[str, object] = {"state": state, "restarts": 0}
+    if key in told:
+        told[key] = wrong
+    elif key == "Log":
+        state["Health"] = {"Status": "unhealthy", "Log": [wrong]}
+    else:
+        state[key] = wrong
+    found = problems.diagnose("app1", "c", {"elapsed_ms": "9" * 5_000}, json.dumps(told), "")
+    assert console.diagnosis(found).startswith("app1: c did not become healthy")
+
+
+def test_a_diagnosis_survives_an_answer_that_nests_too_deep() -> None:
+    """What no parser of JSON can hold counts as nothing."""
+    assert "gone" == problems.diagnose("app1", "c", {}, "[" * 100_000, "").state
+
+
 def _state(**values: object) -> str:
     return json.dumps({"state": {"Status": "running", **values}, "restarts": 2, "image": "shop"})
 

@@ -148,6 +148,23 @@ def test_the_login_cannot_surprise_a_command(shell: str, locally: Callable[..., 
     assert "LC_ALL=C\n" in seen
 
 
+@pytest.mark.parametrize("login", [0, 0o002, 0o077, 0o777])
+@pytest.mark.parametrize("wrapped", [{}, {"timeout": 10}, {"sudo": True}])
+def test_files_do_not_depend_on_the_logins_umask(
+    shell: str, locally: Callable[..., Any], tmp_path: Path, login: int, wrapped: dict[str, Any]
+) -> None:
+    """What a command creates has the same mode for every login: others may read it, and only its owner may write."""
+    if wrapped.get("sudo") and os.getuid():
+        pytest.skip("NOT RUN: this needs root")
+    batch = Batch("b").add(f"cd {tmp_path} && mkdir d && echo x >f && stat -c %a d f", "made", **wrapped)
+    before = os.umask(login)
+    try:
+        result = locally(batch, shell)
+    finally:
+        os.umask(before)
+    assert (b"755\n644\n", b"", 0) == result["made"]
+
+
 def test_a_secret_is_never_in_argv(shell: str, locally: Callable[..., Any]) -> None:
     """While a command with a secret input runs, no process has the secret in its arguments or environment."""
     batch = Batch("b")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import fnmatch
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from axon_tasks.errors import ConfigurationError
-from axon_tasks.remote import sanitize
+from axon_tasks.remote import known_hosts, sanitize
 from axon_tasks.remote.known_hosts import KnownHosts, fingerprint
 from axon_tasks.remote.ssh_config import SshConfig, split_destination
 
@@ -30,6 +31,40 @@ def known(tmp_path: Path, *lines: Any) -> KnownHosts:
 
 class TestKnownHosts:
     """The file format of sshd(8)."""
+
+    @pytest.mark.parametrize(
+        ("pattern", "name", "fits"),
+        [
+            ("*", "app1", True),
+            ("app*", "app1", True),
+            ("app*", "ap", False),
+            ("*.test", "a.b.test", True),
+            ("a*b*c", "aXbYbZc", True),
+            ("a*b*c", "aXbYbZ", False),
+            ("app?", "app1", True),
+            ("app?", "app12", False),
+            ("app?", "app", False),
+            ("[a-z]*", "app1", False),
+            ("[app1]:2222", "[app1]:2222", True),
+            ("", "app1", False),
+            ("**", "", True),
+        ],
+    )
+    def test_patterns(self, pattern: str, name: str, fits: bool) -> None:
+        """Stars and question marks fit as in OpenSSH, and everything else stands for itself."""
+        assert fits == known_hosts._fits(pattern, name)
+
+    @given(
+        pattern=st.text(st.sampled_from("ab*?"), max_size=8), name=st.text(st.sampled_from("ab"), max_size=8)
+    )
+    def test_patterns_fit_as_fnmatch_says(self, pattern: str, name: str) -> None:
+        """For any pattern of stars and question marks, the answer is that of fnmatch(3)."""
+        assert fnmatch.fnmatchcase(name, pattern) == known_hosts._fits(pattern, name)
+
+    def test_a_line_of_many_stars_does_not_keep_one_busy(self, tmp_path: Path) -> None:
+        """A line that a regular expression would compare for years is compared at once: this test would never end."""
+        lines = [f"{stars}x ssh-ed25519 {KEY}" for stars in ("*" * 400, "*a" * 120, "*?" * 100)]
+        assert "unknown" == known(tmp_path, *lines).check("a" * 250, 22, BLOB).finding
 
     @pytest.mark.parametrize(
         ("names", "host", "port", "finding"),
@@ -252,6 +287,8 @@ class TestText:
             ("password\rhidden", "password\\x0dhidden"),
             ("a\bb\x07\x00\x7f", "a\\x08b\\x07\\x00\\x7f"),
             ("a\u202eevil\u2066x\u200f", "a\\u202eevil\\u2066x\\u200f"),
+            ("prod\u200b\ufeff\xad", "prod\\u200b\\ufeff\\xad"),
+            ("half \ud800 tag \U000e0041", "half \\ud800 tag \\U000e0041"),
             ("\x1b", "\\x1b"),
             ("\x1b]0;unterminated", ""),
         ],

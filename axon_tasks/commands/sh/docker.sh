@@ -16,13 +16,27 @@ docker_info() {
 pull_image() {
     # A shell that is ended runs its EXIT trap only if the signal is trapped, too (dash).
     trap 'exit 1' HUP INT TERM PIPE
+    sweep_logins
     if [ -n "$registry_user" ]; then
         DOCKER_CONFIG=$(mktemp -d /tmp/axon-login.XXXXXXXX) || exit 30
         export DOCKER_CONFIG
         trap 'rm -rf "$DOCKER_CONFIG"' EXIT
+        # Held until the last process of this pull has ended, so that another pull can tell it from an abandoned one.
+        exec 7>"$DOCKER_CONFIG/pull.lock" || exit 30
+        flock 7 || exit 30
         docker login --username "$registry_user" --password-stdin "$registry_server" >/dev/null || exit 33
     fi
     docker pull "$image" || exit 34
+}
+
+# sweep_logins: a login that was killed together with its trap is removed by the next pull. /tmp belongs to everybody:
+# only directories of this user, and only those that nobody pulls with.
+sweep_logins() {
+    for login_old in /tmp/axon-login.????????; do
+        if [ -L "$login_old" ] || [ ! -f "$login_old/pull.lock" ]; then continue; fi
+        [ "$(stat -c %u "$login_old" 2>/dev/null)" = "$(id -u)" ] || continue
+        if (flock -n 7) 7<"$login_old/pull.lock"; then rm -rf -- "$login_old"; fi
+    done 2>/dev/null
 }
 
 # image_digests: the names by which registries know the image.
