@@ -32,7 +32,7 @@ lint: $(STAMP)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	@if command -v shellcheck >/dev/null; then echo shellcheck; shellcheck .ci/run .ci/test .ci/venv axon_tasks/lab/sample/*.sh axon_tasks/lab/bench/floor.sh; \
+	@if command -v shellcheck >/dev/null; then echo shellcheck; shellcheck .ci/apart .ci/run .ci/test .ci/venv axon_tasks/lab/sample/*.sh axon_tasks/lab/bench/floor.sh; \
 	else echo "shellcheck is not installed: the shell scripts were not checked"; fi
 
 bench: $(STAMP)
@@ -40,5 +40,5 @@ bench: $(STAMP)
 
 clean:
 	@if [ -x $(INVOKE) ] && [ -d .lab ]; then $(INVOKE) lab.down; fi
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.*
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.* .coverage-apart*
 	find axon_tasks fabfile tests -name __pycache__ -type d -prune -exec rm -rf {} +
