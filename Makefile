@@ -32,7 +32,7 @@ lint: $(STAMP)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	@if command -v shellcheck >/dev/null; then echo shellcheck; shellcheck .ci/apart .ci/run .ci/test .ci/venv axon_tasks/lab/sample/*.sh axon_tasks/lab/bench/floor.sh; \
+	@if command -v shellcheck >/dev/null; then echo shellcheck; shellcheck .ci/apart .ci/run .ci/test .ci/venv axon_tasks/lab/sample/*.sh axon_tasks/lab/bench/floor.sh axon_tasks/lab/prove/*.sh; \
 	else echo "shellcheck is not installed: the shell scripts were not checked"; fi
 
 bench: $(STAMP)

@@ -26,10 +26,13 @@ import time
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from axon_tasks.errors import UsageError
 from axon_tasks.lab.hosts import NETWORK
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
 
 #: Where load may be sent.
 ALLOWED = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network(NETWORK))
@@ -214,10 +217,17 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """A whole answer."""
+    """A whole answer.
+
+    Args:
+        version: What the application calls itself.
+        stays_open: Whether the connection can be used again.
+        served_by: The container that gave it, by its short id; empty if the answer does not say.
+    """
 
     version: str
     stays_open: bool
+    served_by: str = ""
 
 
 class Connection:
@@ -269,7 +279,8 @@ class Connection:
             raise FailedRequestError("200 without a version")
         if not body.decode(errors="replace").startswith(request.expected.replace("VERSION", version)):
             raise FailedRequestError("200 with a wrong body")
-        return Answer(version, headers.get("connection", "").lower() != "close")
+        stays_open = headers.get("connection", "").lower() != "close"
+        return Answer(version, stays_open, headers.get("x-served-by", ""))
 
     async def _head(self) -> tuple[int, dict[str, str]]:
         lines = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
@@ -360,7 +371,7 @@ class Load:
             self._failed(str(error) or f"no answer in {REQUEST_TIMEOUT:.0f} s", request, sent_at, first=first)
             return None
         counts.ok += 1
-        self._answered(answer.version, sent_at, slow=slow)
+        self._answered(answer, sent_at, slow=slow)
         if kind == "keep-alive" and answer.stays_open:
             return used
         used.close()
@@ -400,14 +411,19 @@ class Load:
             head.append(f"Content-Length: {len(body)}")
         return Request("\r\n".join([*head, "", ""]).encode() + body, expected)
 
-    def _answered(self, version: str, sent_at: float, *, slow: bool) -> None:
+    def _answered(self, answer: Answer, sent_at: float, *, slow: bool) -> None:
+        """Note a whole answer."""
         now = time.monotonic()
-        if not slow:
-            self.latencies.append((now - sent_at) * 1000)
-        seen = self.result.versions.setdefault(version, Seen(first=round(now - self.start, 3)))
+        seen = self.result.versions.setdefault(answer.version, Seen(first=round(now - self.start, 3)))
         seen.requests += 1
         seen.last = round(now - self.start, 3)
-        self._sent_versions.append((sent_at, version))
+        self._note(answer, sent_at, now, slow=slow)
+
+    def _note(self, answer: Answer, sent_at: float, now: float, *, slow: bool) -> None:
+        """Keep what the conclusions need: a row per answer, which is fine for minutes and not for an hour."""
+        if not slow:
+            self.latencies.append((now - sent_at) * 1000)
+        self._sent_versions.append((sent_at, answer.version))
 
     def _failed(self, kind: str, request: Request, sent_at: float, *, first: bool) -> None:
         self.result.failures[kind] = self.result.failures.get(kind, 0) + 1
@@ -427,13 +443,16 @@ class Load:
         self.result.seconds = round(time.monotonic() - self.start, 3)
         self.result.finished = finished
         if finished:
-            # Sorting a long run costs more than a pause between two requests: at the end only.
-            self.result.order = order_of(self._sent_versions)
-            self.result.latency_ms = summary_of(self.latencies)
+            self._conclude()
         if self.output:
             temporary = self.output.with_suffix(".tmp")
             temporary.write_text(json.dumps(self.result.as_json(), indent=1), encoding="utf-8")
             temporary.replace(self.output)
+
+    def _conclude(self) -> None:
+        """Draw the conclusions; sorting a long run costs more than a pause between two requests: at the end only."""
+        self.result.order = order_of(self._sent_versions)
+        self.result.latency_ms = summary_of(self.latencies)
 
 
 def order_of(answers: list[tuple[float, str]]) -> list[str]:
@@ -468,11 +487,27 @@ def _reason(error: Exception) -> str:
     return type(error).__name__
 
 
-def main(argv: list[str] | None = None) -> int:
-    """The command line: send, print the result as JSON, and fail if one request failed."""
-    parser = argparse.ArgumentParser(
-        prog="python -m axon_tasks.lab.load", description=(__doc__ or "").split("\n")[0]
-    )
+async def _until_signalled(settings: Settings, output: Path | None) -> Result:
+    load = Load(settings, output)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, load.stop)
+    return await load.run()
+
+
+def main(
+    argv: list[str] | None = None,
+    run: Callable[[Settings, Path | None], Coroutine[Any, Any, Result]] = _until_signalled,
+    program: str = "axon_tasks.lab.load",
+) -> int:
+    """The command line: send, print the result as JSON, and fail if one request failed.
+
+    Args:
+        argv: The arguments; default: those of this process.
+        run: What sends, given the settings and the file for the result.
+        program: The module's name, for the help.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m {program}", description=(__doc__ or "").split("\n")[0])
     defaults = Settings(address="127.0.0.1")
     for name, value in asdict(defaults).items():
         required = name == "address"
@@ -482,20 +517,12 @@ def main(argv: list[str] | None = None) -> int:
     options = vars(parser.parse_args(argv))
     output = options.pop("output")
     try:
-        result = asyncio.run(_until_signalled(Settings(**options), output))
+        result = asyncio.run(run(Settings(**options), output))
     except UsageError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
     sys.stdout.write(json.dumps(result.as_json(), indent=1) + "\n")
     return 1 if result.failed or not result.ok else 0
-
-
-async def _until_signalled(settings: Settings, output: Path | None) -> Result:
-    load = Load(settings, output)
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, load.stop)
-    return await load.run()
 
 
 if __name__ == "__main__":

@@ -34,11 +34,26 @@ def namespace() -> Collection:
     from invoke.collection import Collection
 
     from axon_tasks.remote import guard
-    from axon_tasks.tasks import bench, cleanup, config, demo, deploy, jobs, lab, lock, steps, timeline, usage
+    from axon_tasks.tasks import (
+        bench,
+        cleanup,
+        config,
+        demo,
+        deploy,
+        jobs,
+        lab,
+        lock,
+        prove,
+        steps,
+        timeline,
+        usage,
+    )
 
     guard.install()
     usage.install()
-    collection = Collection(deploy.deploy, timeline.timeline, cleanup.cleanup, demo.demo, bench.bench)
+    collection = Collection(
+        deploy.deploy, timeline.timeline, cleanup.cleanup, demo.demo, bench.bench, prove.prove
+    )
     for module in (steps, jobs, lock, config, lab):
         collection.add_collection(module.namespace)
     # Reading the operator's terminal would swallow what a script pipes in, and feed it at 95 bytes a second.

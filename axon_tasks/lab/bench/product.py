@@ -163,17 +163,18 @@ class Product:
 
 
 @contextlib.contextmanager
-def product(lab: Lab, apps: tuple[str, ...]) -> Iterator[Product]:
+def product(lab: Lab, apps: tuple[str, ...], *, prefix: str = "bench") -> Iterator[Product]:
     """A new product, gone at the end; nothing of it has been deployed yet.
 
     Args:
         lab: A lab that is up.
         apps: Its app servers.
+        prefix: How its name begins.
     """
     for tag in TAGS:
         build_sample(lab, tag)
-    name = f"bench{secrets.token_hex(3)}"
-    with tempfile.TemporaryDirectory(prefix="axon-bench-") as directory:
+    name = f"{prefix}{secrets.token_hex(3)}"
+    with tempfile.TemporaryDirectory(prefix=f"axon-{prefix}-") as directory:
         made = Product(lab, name, Path(directory), apps)
         write_fabfile(made.folder)
         made.hosts_file.write_text(_hosts_yml(made), encoding="utf-8")

@@ -247,7 +247,7 @@ class Outputs:
         """Every answer for every section of a clean-up's look."""
         options = cleaning.Options(dry_run=True)
         batches = {
-            server: cleaning.look(server, [self._environment], options, lock=True)
+            server: cleaning.look(server, [self._environment], options, locks=True)
             for server in self._environment.servers
         }
         for label in dict.fromkeys(label for batch in batches.values() for label in batch.labels):

@@ -1,0 +1,145 @@
+"""`invoke prove`."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from axon_tasks.errors import AxonError, UsageError
+from axon_tasks.tasks.base import Context, ended_like_ctrl_c, task
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from axon_tasks.lab import Lab
+    from axon_tasks.lab.prove import Claim, Options, Results
+
+#: Where the results go, below the project.
+_OUT = "benchmarks/reliability.json"
+
+
+@task(
+    help={
+        "only": "Parts to try: switches,kills,races. Default: all.",
+        "seed": "For everything that is random. Default: 1.",
+        "switches": "How many deploys under load. Default: 200.",
+        "requests": "How many requests meanwhile. Default: 500000.",
+        "kills": "How many deployers to kill at random times. Default: 100.",
+        "boundaries": "How many step boundaries to kill a deployer at. Default: every one.",
+        "at": "Only these kills: boundaries such as switch:begin or start@app1:end, or times such as 1.25s.",
+        "races": "How many pairs of deploys at the same time. Default: 50.",
+        "quick": "A little of each part: 4 switches, 4 boundaries, 3 kills, 3 races.",
+        "out": f"File for the results; tables go beside it as .md. Default: {_OUT} of the project.",
+    }
+)
+def prove(
+    _c: Context,
+    only: str = "",
+    seed: str = "",
+    switches: str = "",
+    requests: str = "",
+    kills: str = "",
+    boundaries: str = "",
+    at: str = "",
+    races: str = "",
+    quick: bool = False,
+    out: str = "",
+) -> None:
+    """Try in the lab what must never happen, many times.
+
+    Starts the lab if needed. Switches under load, with every answer held against what was deployed when; deployers
+    that are killed at every step boundary and at random times, after which the next deploy must succeed and nothing
+    may be left; deploys that race. Each claim is told with its cases and its failures, and each failure with what to
+    type to see it again. Ctrl-C ends it and leaves nothing. Exit code 1 if a claim does not hold.
+
+    Examples:
+      invoke prove
+      invoke prove --quick --out=quick.json
+      invoke prove --only=kills --seed=7 --kills=20
+      invoke prove --only=kills --at=switch@edge1:begin,1.25s
+    """
+    numbers = {
+        "seed": seed, "switches": switches, "requests": requests, "kills": kills, "boundaries": boundaries,
+        "races": races,
+    }  # fmt: skip
+    options = _options(only, numbers, at, quick=quick)
+    from axon_tasks.lab import Lab
+    from axon_tasks.lab.bench import facts
+
+    lab = Lab()
+    path = _writable(Path(out) if out else lab.root / _OUT)
+    with ended_like_ctrl_c():
+        found = _run(lab, options, facts(lab.root, shlex.join(["invoke", *sys.argv[1:]])), path)
+    from axon_tasks.lab.prove import table
+
+    _say(f"\n{table(found.claims)}\n\nResults: {path}, as a table: {path.with_suffix('.md')}")
+    if found.broken:
+        broken = "; ".join(f"{one.part}: {one.claim} ({one.verdict})" for one in found.broken)
+        raise AxonError(f"Not proven: {broken}.")
+
+
+def _run(lab: Lab, options: Options, facts: Mapping[str, Any], path: Path) -> Results:
+    """Try everything, and write what is known after each part: an hour of work is not lost to the last minute."""
+    from axon_tasks.lab import prove as proving
+
+    claims: list[Claim] = []
+    seconds: dict[str, float] = {}
+    found = proving.results(claims, options, facts, seconds)
+    for name, more, took in proving.run(lab, options, _say, time.monotonic):
+        claims += more
+        seconds[name] = round(took, 1)
+        found = proving.results(claims, options, facts, seconds)
+        path.write_text(found.as_json(), encoding="utf-8")
+        path.with_suffix(".md").write_text(proving.markdown(found), encoding="utf-8")
+    return found
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def _options(only: str, numbers: dict[str, str], at: str, *, quick: bool) -> Options:
+    from axon_tasks.lab.prove import PARTS, Options
+
+    parts = _words(only) or PARTS
+    given = {name: _number(name, text) for name, text in numbers.items() if text}
+    if not quick:
+        return Options(parts, at=_words(at), **given)
+    if at or set(given) - {"seed"}:
+        raise UsageError("--quick has its own numbers.", hint="Leave those away, or --quick.")
+    return Options.quickly(parts, **given)
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(text.split(","))) if text else ()
+
+
+def _number(name: str, text: str) -> int:
+    if not re.fullmatch(r"\d{1,10}", text, re.ASCII):
+        raise UsageError(f"--{name}={text}: a whole number is needed.")
+    return int(text)
+
+
+def _writable(path: Path) -> Path:
+    """The file for the results: told before an hour is spent if it cannot be written.
+
+    Raises:
+        UsageError: It cannot, or it would be its own table.
+    """
+    if path.suffix == ".md":
+        raise UsageError(f"--out={path}: the table gets this name.", hint="Such as --out=results.json.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for one in (path, path.with_suffix(".md")):
+            is_new = not one.exists()
+            one.open("a", encoding="utf-8").close()
+            if is_new:
+                one.unlink()
+    except OSError as error:
+        raise UsageError(f"--out={path}: {error.strerror}.") from None
+    return path
