@@ -1,0 +1,308 @@
+"""Deployments with secrets of every kind, in success and in failure, watched for a secret where it must not be.
+
+Every secret is new, so that whatever is found was written by this run. A password with characters that shells, YAML, JSON
+and URLs treat as special; the same for the application's variables, and for the passphrase of the key.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import secrets
+import shutil
+import signal
+import subprocess
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from axon_tasks.errors import AxonError
+from axon_tasks.lab import sampler
+from axon_tasks.lab.bench import local
+from axon_tasks.lab.bench.product import ENVIRONMENT, TAGS, product
+from axon_tasks.lab.hostile.outcome import Outcome
+from axon_tasks.lab.hosts import EDGE, REGISTRY, REGISTRY_PORT_WITH_LOGIN
+from axon_tasks.lab.images import build_sample
+from axon_tasks.lab.lab import STORE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from axon_tasks.lab.bench.product import Product
+    from axon_tasks.lab.lab import Lab
+    from axon_tasks.lab.sampler import Leak, Sampler, Watched
+
+CHANNEL = "secrets"
+
+#: Where the operator has the registry's password; `hosts.yml` names the variable.
+VARIABLE = "AXON_LAB_REGISTRY_PASSWORD"
+
+#: The README's line for a user that is not root, on system servers.
+SUDOERS = "deploy ALL=(root) NOPASSWD: /usr/bin/sh -s, /bin/sh -s\n"
+
+_APP = "app1"
+_HTPASSWD = "/etc/docker/registry/htpasswd"
+_PATIENCE = 120.0
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What one command did while it was watched.
+
+    Attributes:
+        code: Its exit code; negative if it was ended by a signal.
+        out: What it printed on both streams.
+        leaks: Secrets where they must not be.
+        seen: The programs that were seen meanwhile, on all hosts.
+        rounds: How often all processes were looked at.
+    """
+
+    code: int
+    out: str
+    leaks: tuple[Leak, ...]
+    seen: frozenset[str]
+    rounds: int
+
+
+class Secretive:
+    """A product in the lab with a secret of every kind.
+
+    Args:
+        made: The product.
+        user: The registry's user.
+    """
+
+    def __init__(self, made: Product, user: str) -> None:
+        self.made = made
+        self.user = user
+        ends = secrets.token_hex(4)
+        self.password = sampler.Watched("the registry's password", f"pw-{ends}'\"$(id)+/=%ü")
+        self.passphrase = sampler.Watched("the key's passphrase", f"phrase-{ends} with spaces")
+        self.variable = sampler.Watched(
+            "a variable of container.env", f"env-{ends}'\"`id` $HOME #=", of_application=True
+        )
+        self.filed = sampler.Watched("a variable of the env file", f"file-{ends}-+/%$x", of_application=True)
+        self.wrong = sampler.Watched("a wrong password", f"wrong-{ends}-$(id)")
+
+    @property
+    def watched(self) -> tuple[Watched, ...]:
+        """All secrets."""
+        return self.password, self.passphrase, self.variable, self.filed, self.wrong
+
+    @property
+    def env_file(self) -> str:
+        """The env file on the app server."""
+        return f"/srv/{self.made.name}.env"
+
+    def write(self, *, password: str | None = None, user: str = "root") -> None:
+        """Write `hosts.yml`.
+
+        Args:
+            password: The registry's password, in the file itself; by default the variable's name stands there.
+            user: Who logs in to the servers.
+        """
+        settings: dict[str, Any] = json.loads(self.made.hosts_file.read_text(encoding="utf-8"))
+        for host in settings["hosts"].values():
+            host.update(user=user, key="id", passphrase=self.passphrase.text)
+        settings["image"] = f"{REGISTRY.address}:{REGISTRY_PORT_WITH_LOGIN}/shop"
+        written = f"${{{VARIABLE}}}" if password is None else password
+        settings["registry"] = {"username": self.user, "password": written}
+        settings["defaults"]["health"]["timeout"] = "3s"
+        settings["defaults"]["container"]["env"] = {"TOKEN": self.variable.text.replace("${", "$${")}
+        settings["environments"][ENVIRONMENT]["env_file"] = self.env_file
+        self.made.hosts_file.write_text(json.dumps(settings), encoding="utf-8")
+
+    def watch(self, *words: str, kill: Callable[[Sampler], bool] | None = None) -> Watch:
+        """Run `fab` and look at every process meanwhile, and at everything that was written afterwards.
+
+        Args:
+            words: The command line.
+            kill: Asked again and again; the program is ended with SIGKILL when it says so.
+
+        Raises:
+            AxonError: It did not come to what should have ended it.
+        """
+        began = time.time() - 1
+        needles = sampler.Needles(self.watched)
+        environment = {
+            **local.user_environment(), VARIABLE: self.password.text, sampler.OPERATORS_SHELL: "1",
+        }  # fmt: skip
+        with (
+            sampler.Sampler(needles) as looking,
+            subprocess.Popen(
+                [*local.fab(), *words], cwd=self.made.folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT, text=True, errors="replace", env=environment,
+            ) as running,
+        ):  # fmt: skip
+            if kill is not None:
+                _wait(lambda: kill(looking) or running.poll() is not None, "what should end it")
+                running.send_signal(signal.SIGKILL)
+            out, _ = running.communicate(timeout=_PATIENCE)
+            if kill is not None:
+                _wait(lambda: not self.logins_in_use(), "the end of the pull")
+        leaks = [
+            *looking.leaks,
+            *sampler.found_in_text(needles, {"the output": out}),
+            *self._search(needles, began),
+        ]
+        return Watch(running.returncode, out, tuple(leaks), frozenset(looking.seen), looking.rounds)
+
+    def _search(self, needles: sampler.Needles, since: float) -> list[Leak]:
+        """Look at all that was written; not where the operator has put the secrets."""
+        declared: list[Path] = [
+            self.made.hosts_file,
+            STORE / _APP / "own" / "srv" / f"{self.made.name}.env",
+        ]
+        roots = [*sampler.places(self.made.lab), self.made.folder]
+        return sampler.search(needles, roots, since=since, exempt=declared)
+
+    def logins(self) -> list[str]:
+        """The directories of logins on the app server."""
+        said = self.made.lab.exec(_APP, "ls -d /tmp/axon-login.* /root/.docker/config.json", check=False)
+        return said.stdout.split()
+
+    def logins_in_use(self) -> list[str]:
+        """Those in which somebody pulls."""
+        looks = 'for f in /tmp/axon-login.*/pull.lock; do flock -n "$f" true || echo "$f"; done 2>/dev/null'
+        return [one for one in self.made.lab.exec(_APP, looks, check=False).stdout.split() if "*" not in one]
+
+
+def _wait(true: Callable[[], object], what: str) -> None:
+    deadline = time.monotonic() + _PATIENCE
+    while not true():
+        if time.monotonic() > deadline:
+            raise AxonError(f"{what} did not come within {_PATIENCE:.0f} s")
+        time.sleep(0.005)
+
+
+@contextlib.contextmanager
+def secretive(lab: Lab) -> Iterator[Secretive]:
+    """A product with secrets, an account at the lab's registry, and a key with a passphrase; gone at the end.
+
+    Args:
+        lab: A lab that is up.
+    """
+    build_sample(lab, "sick", "sick")
+    with product(lab, (_APP,)) as made, _account(lab) as (user, open_account):
+        found = Secretive(made, user)
+        open_account(found.password.text)
+        shutil.copy(lab.key_file, made.folder / "id")
+        # Before anything is watched: this program takes a passphrase as an argument and in no other way.
+        subprocess.run(
+            ["ssh-keygen", "-q", "-p", "-P", "", "-N", found.passphrase.text, "-f", str(made.folder / "id")],
+            check=True, capture_output=True,
+        )  # fmt: skip
+        lab.exec(
+            _APP,
+            f"umask 077; cat >{found.env_file}; chown deploy {found.env_file}",
+            stdin=f"FILED={found.filed.text}\n",
+        )
+        found.write()
+        try:
+            yield found
+        finally:
+            lab.exec(_APP, ["rm", "-f", found.env_file], check=False)
+
+
+@contextlib.contextmanager
+def _account(lab: Lab) -> Iterator[tuple[str, Callable[[str], None]]]:
+    """An account of its own at the registry that asks for a login; it reads the file again when it has changed."""
+    import bcrypt  # comes with paramiko; the registry takes no other kind of hash
+
+    user = f"leak{secrets.token_hex(3)}"
+    path = lab.path(REGISTRY.name, _HTPASSWD)
+    before = path.read_text(encoding="utf-8")
+
+    def make(password: str) -> None:
+        hashed = bcrypt.hashpw(password.encode(), bcrypt.gensalt(4)).decode()
+        path.write_text(f"{before}{user}:{hashed}\n", encoding="utf-8")
+
+    try:
+        yield user, make
+    finally:
+        path.write_text(before, encoding="utf-8")
+
+
+@contextlib.contextmanager
+def unprivileged(lab: Lab) -> Iterator[None]:
+    """The rights that the README lists for a user that is not root, on the lab's hosts, and nothing else."""
+    lab.exec(EDGE.name, "umask 337; cat >/etc/sudoers.d/axon-leaks", stdin=SUDOERS)
+    lab.exec(_APP, "usermod -aG docker deploy; install -d /var/lib/axon; chown -R deploy /var/lib/axon")
+    try:
+        yield
+    finally:
+        lab.exec(EDGE.name, ["rm", "-f", "/etc/sudoers.d/axon-leaks"], check=False)
+
+
+def is_pulling(looking: Sampler) -> bool:
+    """Whether a pull was seen."""
+    return "docker pull" in looking.seen
+
+
+#: A command, and the exit code that it ends with.
+Story = tuple[str, tuple[str, ...], int]
+
+
+def stories() -> Sequence[Story]:
+    """What is done with a secretive product, in this order: success, looks, failure."""
+    env = f"--env={ENVIRONMENT}"
+    return (
+        ("a first deploy", ("deploy", env, f"--tag={TAGS[0]}"), 0),
+        ("the next one", ("deploy", env, f"--tag={TAGS[1]}", "--wait"), 0),
+        ("one step after the other", ("deploy", env, f"--tag={TAGS[0]}", "--sequential"), 0),
+        ("a dry run", ("deploy", env, "--tag=v1", "--dry-run"), 0),
+        ("a dry run as JSON", ("deploy", env, "--tag=v1", "--dry-run", "--json"), 0),
+        ("the settings", ("config.show", env, "--json"), 0),
+        ("an inspection", ("steps.inspect", env), 0),
+        ("the timeline", ("timeline", "--json"), 0),
+        ("a clean-up", ("cleanup", env, "--dry-run", "--json"), 0),
+        ("a release that never gets healthy", ("deploy", env, "--tag=sick"), 1),
+        ("a tag that is not there", ("deploy", env, "--tag=v404"), 1),
+    )
+
+
+def run(lab: Lab, say: Callable[[str], None]) -> Outcome:
+    """Do all of it, and count what was looked at.
+
+    Args:
+        lab: A lab that is up.
+        say: Is told about the progress.
+
+    Returns:
+        The number of commands that were watched, and every secret that was somewhere else than it must be.
+    """
+    outcome = Outcome()
+
+    def judge(name: str, seen: Watch, code: int) -> None:
+        outcome.count(CHANNEL)
+        say(f"Secrets: {name}: every process looked at {seen.rounds} times, {len(seen.leaks)} leaks")
+        if seen.code != code:
+            outcome.violate(CHANNEL, name, f"exit code {seen.code} and not {code}: {seen.out[-300:]}")
+        for leak in seen.leaks:
+            outcome.violate(CHANNEL, name, str(leak))
+
+    with secretive(lab) as made:
+        for name, words, code in stories():
+            judge(name, made.watch(*words), code)
+        for name, seen, code in failures(made):
+            judge(name, seen, code)
+        for left in made.logins():
+            outcome.violate(CHANNEL, "at the end", f"a login was left behind: {left}")
+    return outcome
+
+
+def failures(made: Secretive) -> Iterator[tuple[str, Watch, int]]:
+    """A registry that refuses, a deployer that is killed during the pull, and a user that is not root."""
+    deploy = ("deploy", f"--env={ENVIRONMENT}")
+    made.write(password=made.wrong.text)
+    yield "a registry that refuses", made.watch(*deploy, "--tag=v1"), 1
+    made.write()
+    tag = made.made.other()
+    made.made.forget_image(tag)
+    yield "SIGKILL during the pull", made.watch(*deploy, f"--tag={tag}", kill=is_pulling), -signal.SIGKILL
+    yield "the deploy after it", made.watch(*deploy, f"--tag={tag}", "--wait"), 0
+    made.write(user="deploy")
+    with unprivileged(made.made.lab):
+        yield "a user that is not root", made.watch(*deploy, f"--tag={made.made.other()}", "--wait"), 0
+    made.write()
