@@ -160,6 +160,16 @@ def test_traffic_keeps_one_row_per_container() -> None:
     assert ([], []) == (made.latencies, made._sent_versions)
 
 
+def test_sorts_of_requests_are_counted() -> None:
+    """How many requests were GET and POST, and how many slow, is known of what was sent."""
+    made = Traffic(Settings("127.0.0.1", post=0.5))
+    for slow in [True] * 3 + [False] * 40:
+        made._choose(slow=slow, keep=True)
+    sorts = made.tally.sorts
+
+    assert ({"GET", "POST", "slow"}, 3, 43) == (set(sorts), sorts["slow"], sorts["GET"] + sorts["POST"])
+
+
 def test_two_versions_of_one_container_are_told_apart() -> None:
     """A container that answers as two versions has two rows, so that the wrong one is found."""
     made = Traffic(Settings("127.0.0.1"))
@@ -171,7 +181,7 @@ def test_two_versions_of_one_container_are_told_apart() -> None:
 
 def test_a_tally_is_read_back() -> None:
     """What the generator writes is what its starter reads."""
-    tally = Tally(origin=4.0, served={"a v1": Served("a", "v1", 2, 1.0, 2.0, 3.0, 4.0)})
+    tally = Tally(origin=4.0, sorts={"GET": 3}, served={"a v1": Served("a", "v1", 2, 1.0, 2.0, 3.0, 4.0)})
     tally.faults.append(Fault(1.0, 1.5, "status 502", "GET / HTTP/1.1", used=True))
     tally.kinds["keep-alive"].sent = 3
 

@@ -234,7 +234,7 @@ def test_ctrl_c_leaves_nothing(lab: Lab, tmp_path: Path) -> None:
     assert (
         ""
         == subprocess.run(
-            ["pgrep", "-f", "lab.prove.traffic"], capture_output=True, text=True, check=False
+            ["pgrep", "-f", "--", "--host=prove"], capture_output=True, text=True, check=False
         ).stdout
     )
 

@@ -249,6 +249,7 @@ def figures(tally: Tally, switched: Sequence[Switch]) -> dict[str, Any]:
         "seconds": tally.seconds,
         "requests_per_second": round(tally.sent / tally.seconds, 1) if tally.seconds else 0,
         "kinds": {name: vars(kind) for name, kind in tally.kinds.items()},
+        "sorts": tally.sorts,
         "versions": {name: seen.requests for name, seen in tally.versions.items()},
         "containers": len(tally.served),
         "latency_ms": tally.latency_ms,

@@ -91,11 +91,13 @@ class Tally(Result):
 
     Args:
         origin: When it began.
+        sorts: How many requests of each method were sent, and how many of them were slow on purpose.
         served: Per container and version, what it answered.
         faults: The first failed requests.
     """
 
     origin: float = 0.0
+    sorts: dict[str, int] = field(default_factory=dict)
     served: dict[str, Served] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
 
@@ -104,8 +106,9 @@ class Tally(Result):
         """From the file that the program writes."""
         served = {key: Served(**one) for key, one in data["served"].items()}
         faults = [Fault(**one) for one in data["faults"]]
-        plain = Result.from_json({k: v for k, v in data.items() if k not in {"origin", "served", "faults"}})
-        return cls(**vars(plain), origin=data["origin"], served=served, faults=faults)
+        own = {"origin", "sorts", "served", "faults"}
+        plain = Result.from_json({key: value for key, value in data.items() if key not in own})
+        return cls(**vars(plain), origin=data["origin"], sorts=data["sorts"], served=served, faults=faults)
 
 
 class Traffic(Load):
@@ -127,6 +130,12 @@ class Traffic(Load):
         """Send, with the origin of all times noted first."""
         self.tally.origin = time.monotonic()
         return await super().run()
+
+    def _choose(self, *, slow: bool, keep: bool) -> Request:
+        request = super()._choose(slow=slow, keep=keep)
+        for sort in (request.line.split()[0], *(("slow",) if slow else ())):
+            self.tally.sorts[sort] = self.tally.sorts.get(sort, 0) + 1
+        return request
 
     def _note(self, answer: Answer, sent_at: float, now: float, *, slow: bool) -> None:
         if not slow:
