@@ -83,10 +83,16 @@ lock_keep() {
     done
 }
 
+# open_lock: what is appended to it must not reach a file of somebody else.
+open_lock() {
+    [ ! -L "$state/lock" ] || fail 30 "$state/lock is a link: remove it"
+    exec 9>>"$state/lock" || fail 30 "cannot write $state/lock"
+}
+
 # lock_hold: takes the lock of the environment, or exits with 75 and says who has it; holds it as long as the deployer lives.
 lock_hold() {
     make_state
-    exec 9>>"$state/lock" || fail 30 "cannot write $state/lock"
+    open_lock
     if ! lock_take; then
         tell_owner owner
         exit 75
@@ -146,7 +152,7 @@ lock_break() {
         exit 77
     fi
     tell_owner owner
-    exec 9>>"$state/lock" || fail 30 "cannot write $state/lock"
+    open_lock
     flock -n 9 || lock_end "$lock_note"
     if lock_is_ours "$(lock_owner)"; then rm -f "$state/lock.owner" || exit 1; fi
     # For the audit log.

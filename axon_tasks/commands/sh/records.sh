@@ -29,5 +29,6 @@ settle_journal() {
 # audit: a line of the audit log.
 audit() {
     make_state
+    [ ! -L "$state/audit.log" ] || fail 30 "$state/audit.log is a link: remove it"
     printf '%s\n' "$line" >>"$state/audit.log"
 }
