@@ -284,7 +284,7 @@ def test_interrupted_after_the_switch(product: Product, number: signal.Signals) 
     """Whoever interrupts while the old release drains gets the prompt back; the new one serves and is recorded."""
     product.settings["defaults"]["drain"] = {"timeout": "60s"}
     product.serve("v1")
-    hold = threading.Thread(target=lambda: product.get("/slow?seconds=12"))
+    hold = threading.Thread(target=lambda: product.get("/slow?seconds=7"))
     hold.start()
     time.sleep(0.5)
     running = product.begin("deploy", "--env=prod", "--tag=v2", "--wait")

@@ -7,6 +7,7 @@ import http.client
 import json
 import secrets
 import shlex
+import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ ENVIRONMENT = "prod"
 
 #: Seconds in which an old release must have been retired.
 _SETTLE_TIMEOUT = 60.0
+#: Seconds in which a start that is under way has ended.
+_LAST_START = 3.0
 
 
 @dataclass(frozen=True)
@@ -182,6 +185,10 @@ def product(lab: Lab, apps: tuple[str, ...], *, prefix: str = "bench") -> Iterat
             yield made
         finally:
             made.remove()
+            if sys.exc_info()[0] is not None:
+                # A deployer that was killed may have left a script that starts a container just now.
+                time.sleep(_LAST_START)
+                made.remove()
 
 
 def _hosts_yml(made: Product) -> str:
