@@ -123,15 +123,12 @@ class Kills:
         wanted = self._wanted
         say(f"  {wanted} kills at random times within the {dry.seconds:.2f} s of a deploy")
         cases: list[Case] = []
-        for _ in range(1 + _MISSES):
-            missing = wanted - len(cases)
-            if missing:
-                kills = self._named() or [self._drawn(len(cases) + n, dry.seconds) for n in range(missing)]
-                cases += [
-                    one
-                    for one in self._try(lab, ORDINARY, kills, loads, say)
-                    if one.failures or one.kind != MISSED
-                ]
+        for _ in range(1 if self.options.at else 1 + _MISSES):
+            if len(cases) < wanted:
+                numbers = range(len(cases), wanted)
+                kills = self._named() or [self._drawn(number, dry.seconds) for number in numbers]
+                tried = self._try(lab, ORDINARY, kills, loads, say)
+                cases += [case for case in tried if case.failures or case.kind != MISSED]
         text = "Killed at a random time: the next deploy succeeds, and nothing is left"
         return stage.claim(PART, text, "kills", cases, wanted, within_seconds=round(dry.seconds, 2))
 
