@@ -258,6 +258,8 @@ def test_an_environment_that_is_deployed_is_skipped(shop: Product) -> None:
         create(shop, f"{shop.name}-{env}-5", product=shop.name, environment=env, release="5")
         for env in ("staging", "prod")
     ]
+    # As long as this takes, however busy the machine is; it is ended below.
+    shop.settings["defaults"]["health"] = {"path": "/api/health", "timeout": "120s"}
     deployer = shop.begin("deploy", "--env=prod", "--tag=sick")
     deadline = time.monotonic() + 30
     while shop.lab.exec(
@@ -278,6 +280,7 @@ def test_an_environment_that_is_deployed_is_skipped(shop: Product) -> None:
         assert "images of" in found["left"][0]["name"]
     said = shop.fab("cleanup", "--env=prod")
     assert (0, True) == (said.returncode, said.stdout.startswith("prod: skipped, fab deploy "))
+    deployer.send_signal(signal.SIGINT)
     deployer.communicate(timeout=60)
     assert {"container", "image"} == set(kinds(clean(shop, "--keep=1")))
     assert (200, "v3") == shop.get()
