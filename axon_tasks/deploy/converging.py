@@ -7,34 +7,42 @@ from typing import TYPE_CHECKING
 from axon_tasks.commands import naming, nginx, records
 from axon_tasks.deploy import problems
 from axon_tasks.deploy.engine import Report, Step
+from axon_tasks.deploy.facts import number
 from axon_tasks.deploy.inspecting import disagreement, inspect_step
 from axon_tasks.deploy.run import SHORT, durations
 from axon_tasks.deploy.servers import ServersFailedError
 from axon_tasks.remote import Batch
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-    from axon_tasks.deploy.facts import Journal
     from axon_tasks.deploy.run import Deployment
     from axon_tasks.remote import BatchResult
 
 
 def converge(run: Deployment) -> None:
-    """Complete or undo what an earlier run has begun, under the lock of this one; nothing where there is none.
+    """Complete or undo what an earlier run has begun; nothing where there is none.
+
+    It is to be called under the lock, with what was seen under the lock: another run's switch looks the same while it
+    goes on.
 
     Raises:
         ServersFailedError: The system servers disagree, and no release runs everywhere that all could be sent to.
     """
-    cut = {server: told.journal for server, told in run.system.items() if told.journal}
-    if not cut and not run.split:
+    if not is_between(run):
         return
+    cut = sorted({told.journal for told in run.system.values() if told.journal})
     if run.split:
         run.servers.perform(agree_step(run))
     if cut:
         run.servers.perform(settle_step(run))
     run.servers.perform(inspect_step(run))
     run.warnings.append(_told(run, cut))
+
+
+def is_between(run: Deployment) -> bool:
+    """Whether the system servers were seen between two states."""
+    return bool(run.split) or any(told.journal for told in run.system.values())
 
 
 def agree_step(run: Deployment) -> Step:
@@ -133,11 +141,11 @@ def _everywhere(run: Deployment, slot: str) -> str:
     """The release that runs in a slot on every app server; empty if there is none."""
     found = [{one.release for one in app.in_slot(slot) if one.running} for app in run.app.values()]
     common = set.intersection(*found) if found else set()
-    return next((one for one in common if one.isdecimal()), "")
+    return next((one for one in common if number(one) is not None), "")
 
 
-def _told(run: Deployment, cut: Mapping[str, Journal]) -> str:
-    who = ", ".join(sorted({f"run {one.run}" for one in cut.values()})) or "an earlier run"
+def _told(run: Deployment, cut: Sequence[str]) -> str:
+    who = ", ".join(f"run {one}" for one in cut) or "an earlier run"
     serving = run.serving()
     now = f"release {serving[0].release} serves" if serving else "nothing serves"
     return f"{who} did not come back from its switch; what it had begun was brought to an end: {now}"

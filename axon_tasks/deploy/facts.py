@@ -176,23 +176,10 @@ def parse_env_file(server: str, text: str) -> str:
     return told
 
 
-@dataclass(frozen=True)
-class Journal:
-    """The switch that a run had begun.
-
-    Attributes:
-        run: The run's id; `?` if the journal cannot be read.
-        release: The release that it was switching to; empty if that cannot be read.
-    """
-
-    run: str
-    release: str
-
-
-def parse_journal(line: str) -> Journal:
-    """The first line of a journal; whatever it is, it means that a run did not come back."""
-    match = re.fullmatch(r"([\w.-]{1,64}) ([0-9]{1,19}) [ab] [ab-]", line, re.ASCII)
-    return Journal(match.group(1), match.group(2)) if match else Journal("?", "")
+def parse_journal(line: str) -> str:
+    """The run that a journal's first line names; `?` if it makes no sense: whatever it is, a run did not come back."""
+    match = re.fullmatch(r"([\w.-]{1,64}) [0-9]{1,19} [ab] [ab-]", line, re.ASCII)
+    return match.group(1) if match else "?"
 
 
 @dataclass(frozen=True)
@@ -210,7 +197,7 @@ class SystemFacts:
         upstream: The content of the environment's upstream file, or empty.
         site: The content of the environment's site file, or empty.
         unfinished: Whether a run was killed while it changed nginx's files there.
-        journal: What a run that did not come back was doing there; None if there is no such run.
+        journal: The run that was switching there and did not come back; empty if there is none.
         broken: What nginx says about its configuration, with everybody's files; empty if it would load it.
     """
 
@@ -224,7 +211,7 @@ class SystemFacts:
     upstream: str
     site: str
     unfinished: bool = False
-    journal: Journal | None = None
+    journal: str = ""
     broken: str = ""
 
 
@@ -246,7 +233,7 @@ def parse_system(server: str, nginx: str, state: str, upstream: str, site: str) 
         upstream=upstream,
         site=site,
         unfinished=stated.get("unfinished") == "yes",
-        journal=parse_journal(stated["journal"]) if "journal" in stated else None,
+        journal=parse_journal(stated["journal"]) if "journal" in stated else "",
         broken=told.get("broken", ""),
     )
 

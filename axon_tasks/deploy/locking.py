@@ -124,7 +124,7 @@ def outdated(run: Deployment) -> bool:
         return True
     seen = run.system[run.environment.system[0]]
     told = run.under_lock.get("current", "")
-    current = told if told.isdecimal() else ""
+    current = told if parse.number(told) is not None else ""
     return (run.under_lock.get("slot"), current) != (seen.flag_slot, seen.current)
 
 

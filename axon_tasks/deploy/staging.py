@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from axon_tasks.commands import naming, nginx
 from axon_tasks.commands.shell import Learnt
-from axon_tasks.deploy.converging import converge
+from axon_tasks.deploy.converging import converge, is_between
 from axon_tasks.deploy.engine import Report, Step
 from axon_tasks.deploy.facts import number
 from axon_tasks.deploy.inspecting import inspect_step
@@ -29,10 +29,11 @@ def plan_step(run: Deployment, needs: tuple[str, ...]) -> Step:
 
     def prepare() -> None:
         must_hold(run)
-        # The inspection did not wait for the lock; whoever had it may have changed what was seen.
-        if run.under_lock and (run.split or outdated(run)):
-            run.servers.perform(inspect_step(run, heals=True))
-        converge(run)
+        if run.under_lock:
+            # The inspection did not wait for the lock; whoever had it may have changed what was seen.
+            if is_between(run) or outdated(run):
+                run.servers.perform(inspect_step(run, heals=True))
+            converge(run)
         plan_release(run)
         render_files(run)
         _tell_broken(run)
