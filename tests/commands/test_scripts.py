@@ -212,14 +212,19 @@ esac
 """
 
 
+def with_docker(tmp_path: Path, text: str) -> dict[str, str]:
+    """An environment in which this script is docker."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    (folder / "docker").write_text(text)
+    (folder / "docker").chmod(0o755)
+    return {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"}
+
+
 @pytest.fixture
 def fake_docker(tmp_path: Path) -> dict[str, str]:
     """A docker that knows one container, which publishes port 30001."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    (folder / "docker").write_text(FAKE_DOCKER)
-    (folder / "docker").chmod(0o755)
-    return {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"}
+    return with_docker(tmp_path, FAKE_DOCKER)
 
 
 def _reserve(root: Path, environment: str, first: int = 30000, last: int = 32767) -> str:
@@ -271,6 +276,17 @@ def test_a_full_port_range_is_told(run: Run, tmp_path: Path, fake_docker: dict[s
     assert not (tmp_path / "axon/shop/prod/ports").exists()
 
 
+def test_a_container_that_somebody_else_removes_is_not_waited_for(run: Run, tmp_path: Path) -> None:
+    """Where two drain the same container, the slower one ends when it is gone, and not with the drain time."""
+    # It is there at the first look, and for nobody who asks later.
+    docker_says = f"#!/bin/sh\n[ ! -e {tmp_path}/seen ] && touch {tmp_path}/seen\n"
+    done = run(
+        script("retire c1", ("drain",), drain_time=100 * 3600, stop_time=1),
+        env=with_docker(tmp_path, docker_says),
+    )
+    assert (0, "c1: removed meanwhile\n") == (done.returncode, done.stdout)
+
+
 def test_scripts_contain_no_comment(project: Project) -> None:
     """What is sent is code: comments are for the repository's readers."""
     lines = docker.reserve_ports(project.environment("prod")).splitlines()
@@ -313,11 +329,7 @@ esac
 @pytest.fixture
 def login_docker(tmp_path: Path) -> dict[str, str]:
     """A PATH with that docker."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    (folder / "docker").write_text(LOGIN_DOCKER)
-    (folder / "docker").chmod(0o755)
-    return {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"}
+    return with_docker(tmp_path, LOGIN_DOCKER)
 
 
 @pytest.fixture

@@ -23,7 +23,11 @@ retire() {
     clock
     retire_deadline=$((now + drain_time)) retire_quiet=0 retire_left=''
     while [ "$now" -lt "$retire_deadline" ]; do
-        retire_left=$(connections "$1")
+        # Somebody else may have removed it meanwhile: then there is nothing to wait for, and nothing to count.
+        if ! retire_left=$(connections "$1") && ! docker inspect --format '{{.Id}}' "$1" >/dev/null 2>&1; then
+            printf '%s: removed meanwhile\n' "$1"
+            return 0
+        fi
         if [ "$retire_left" = 0 ]; then
             retire_quiet=$((retire_quiet + 1))
             [ "$retire_quiet" -ge 3 ] && break
