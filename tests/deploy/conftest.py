@@ -92,9 +92,9 @@ class Product:
         done = self.deploy(tag)
         assert (0, (200, tag)) == (done.returncode, self.get()), done.stdout + done.stderr
 
-    def get(self, path: str = "/") -> tuple[int, str]:
+    def get(self, path: str = "/", address: str = EDGE) -> tuple[int, str]:
         """Status and version of an answer through nginx, as a client sees it."""
-        connection = http.client.HTTPConnection(EDGE, 80, timeout=40)
+        connection = http.client.HTTPConnection(address, 80, timeout=40)
         try:
             connection.request("GET", path, headers={"Host": self.domain})
             answer = connection.getresponse()

@@ -13,10 +13,9 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from reading import until_it_says
 
 if TYPE_CHECKING:
-    import subprocess
-
     from conftest import Product
 
 pytestmark = pytest.mark.lab
@@ -266,17 +265,6 @@ def test_one_environment_that_fails_leaves_the_other_alone(product: Product, sha
 
 
 # --- interruptions ---------------------------------------------------------------------------------------------
-
-
-def until_it_says(running: subprocess.Popen[str], word: str) -> str:
-    """Read what a command prints until a word appears."""
-    said = ""
-    assert running.stdout is not None
-    for line in running.stdout:
-        said += line
-        if word in line:
-            return said
-    raise AssertionError(said)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

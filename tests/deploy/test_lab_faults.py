@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from reading import until_it_says
 
 if TYPE_CHECKING:
     from conftest import Product
@@ -17,17 +18,6 @@ if TYPE_CHECKING:
     from axon_tasks.lab import Lab
 
 pytestmark = pytest.mark.lab
-
-
-def until_it_says(running: subprocess.Popen[str], word: str) -> str:
-    """Read what a command says until a line has a word."""
-    assert running.stdout is not None
-    said = ""
-    for line in running.stdout:
-        said += line
-        if word in line:
-            return said
-    raise AssertionError(said)
 
 
 def one_release(product: Product, version: str, count: int = 1) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from reading import until_it_says
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -101,17 +102,6 @@ def paste(command: str) -> subprocess.CompletedProcess[str]:
         ["sh", "-c", command], cwd=PROJECT, capture_output=True, text=True, timeout=120, check=False,
         env={**os.environ, "PATH": path},
     )  # fmt: skip
-
-
-def until(running: subprocess.Popen[str], words: str) -> str:
-    """Read what a command prints up to a line with these words."""
-    said = ""
-    assert running.stdout is not None
-    for line in running.stdout:
-        said += line
-        if words in line:
-            return said
-    raise AssertionError(said)
 
 
 # --- refused, broken -----------------------------------------------------------------------------------------------
@@ -218,7 +208,7 @@ def test_ctrl_c_while_waiting(product: Product, deployers: Deployers) -> None:
     first = deployers.holding("sick")
     before = note(product)["token"]
     second = deployers.begin("deploy", "--env=prod", "--tag=v2", "--wait-lock=10m")
-    until(second, "waiting for the lock")
+    until_it_says(second, "waiting for the lock")
     second.send_signal(signal.SIGINT)
     _, errors = second.communicate(timeout=30)
     assert (130, before) == (second.returncode, note(product)["token"]), errors

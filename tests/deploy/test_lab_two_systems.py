@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -35,15 +34,7 @@ def shop(product: Product, prod: dict[str, Any]) -> Iterator[Product]:
 
 def seen(shop: Product) -> dict[str, tuple[int, str]]:
     """What clients of each system server get."""
-    found = {}
-    for server, address in SYSTEMS.items():
-        connection = http.client.HTTPConnection(address, 80, timeout=20)
-        connection.request("GET", "/", headers={"Host": shop.domain})
-        answer = connection.getresponse()
-        answer.read()
-        found[server] = (answer.status, answer.getheader("X-Version") or "")
-        connection.close()
-    return found
+    return {server: shop.get(address=address) for server, address in SYSTEMS.items()}
 
 
 def state(shop: Product, server: str) -> str:
