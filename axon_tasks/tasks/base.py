@@ -11,6 +11,7 @@ import contextlib
 import functools
 import re
 import signal
+import sys
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from invoke.tasks import Task
@@ -20,6 +21,7 @@ from axon_tasks.errors import AxonError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from axon_tasks.config import Environment, Project
 
@@ -88,6 +90,51 @@ def duration(text: str, flag: str) -> float:
     if found is None:
         raise UsageError(f"--{flag}={text}: a duration is needed, such as 90s, 5m or 1h.")
     return float(found[1]) * _SECONDS[found[2]]
+
+
+def whole(text: str, flag: str, *, digits: int = 4) -> int | None:
+    """The whole number of a flag; None if it was left out.
+
+    Args:
+        text: What was typed.
+        flag: After which flag, for the message.
+        digits: The most that it may have.
+
+    Raises:
+        UsageError: It is none.
+    """
+    if not text:
+        return None
+    if not re.fullmatch(rf"\d{{1,{digits}}}", text, re.ASCII):
+        raise UsageError(f"--{flag}={text}: a whole number is needed.")
+    return int(text)
+
+
+def must_be_writable(out: Path, *paths: Path) -> None:
+    """Tell before a long run, and not after it, if its results cannot be written; nothing new is left.
+
+    Args:
+        out: What `--out` names, for the message.
+        paths: The files, all of them in one directory, which is made.
+
+    Raises:
+        UsageError: One of them cannot be written.
+    """
+    try:
+        for path in paths:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            is_new = not path.exists()
+            path.open("a", encoding="utf-8").close()
+            if is_new:
+                path.unlink()
+    except OSError as error:
+        raise UsageError(f"--out={out}: {error.strerror}.") from None
+
+
+def say(text: str) -> None:
+    """Print a line at once, also where the output is no terminal: what it is about takes long."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
 
 
 #: What `c` is in a task: typed loosely because Invoke's Context has no useful types.

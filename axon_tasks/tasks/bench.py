@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from axon_tasks.errors import AxonError, UsageError
-from axon_tasks.tasks.base import Context, task
+from axon_tasks.tasks.base import Context, must_be_writable, say, task, whole
 
 if TYPE_CHECKING:
     from axon_tasks.lab.bench import Options
@@ -48,13 +48,14 @@ def bench(
     from axon_tasks.lab import bench as measuring
 
     lab = Lab()
-    folder = _writable(Path(out) if out else lab.root / "benchmarks")
+    folder = Path(out) if out else lab.root / "benchmarks"
+    must_be_writable(folder, *(folder / name for name in (_JSON, _PAGE, _MARKDOWN)))
     facts = measuring.facts(lab.root, shlex.join(["invoke", *sys.argv[1:]]))
-    found = measuring.results(measuring.run(lab, options, _say), options, facts)
+    found = measuring.results(measuring.run(lab, options, say), options, facts)
     texts = {_JSON: found.as_json(), _PAGE: measuring.page(found), _MARKDOWN: measuring.markdown(found)}
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
-    _say(f"\n{measuring.table(found.figures)}\n\nResults: {folder / _JSON}, with charts: {folder / _PAGE}")
+    say(f"\n{measuring.table(found.figures)}\n\nResults: {folder / _JSON}, with charts: {folder / _PAGE}")
     if found.missed and not options.quick:
         raise AxonError(
             "Over budget: "
@@ -62,11 +63,6 @@ def bench(
             + ".",
             hint="On a busy machine, try again with more --repeat.",
         )
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
 
 
 def _options(only: str, rtt: str, repeat: str, *, quick: bool) -> Options:
@@ -77,15 +73,7 @@ def _options(only: str, rtt: str, repeat: str, *, quick: bool) -> Options:
         if repeat or rtt:
             raise UsageError("--quick has its own --repeat and --rtt.", hint="Leave those away, or --quick.")
         return Options.quickly(parts)
-    return Options(parts, repeat=_repeat(repeat), rtts=_rtts(rtt))
-
-
-def _repeat(text: str) -> int | None:
-    if not text:
-        return None
-    if not re.fullmatch(r"\d{1,4}", text, re.ASCII):
-        raise UsageError(f"--repeat={text}: a whole number is needed.")
-    return int(text)
+    return Options(parts, repeat=whole(repeat, "repeat"), rtts=_rtts(rtt))
 
 
 def _rtts(text: str) -> tuple[float, ...]:
@@ -93,22 +81,3 @@ def _rtts(text: str) -> tuple[float, ...]:
     if not all(re.fullmatch(r"\d{1,4}(\.\d{1,3})?(ms)?", word, re.ASCII) for word in words):
         raise UsageError(f"--rtt={text}: numbers of milliseconds are needed, such as 0,50.")
     return tuple(dict.fromkeys(float(word.removesuffix("ms")) for word in words))
-
-
-def _writable(folder: Path) -> Path:
-    """The directory for the results: told before minutes are spent if it cannot be written.
-
-    Raises:
-        UsageError: It cannot.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in (_JSON, _PAGE, _MARKDOWN):
-            path = folder / name
-            is_new = not path.exists()
-            path.open("a", encoding="utf-8").close()
-            if is_new:
-                path.unlink()
-    except OSError as error:
-        raise UsageError(f"--out={folder}: {error.strerror}.") from None
-    return folder

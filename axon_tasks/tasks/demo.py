@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-
 from axon_tasks.errors import AxonError
-from axon_tasks.tasks.base import Context, task
+from axon_tasks.tasks.base import Context, say, task
 
 
 @task()
@@ -21,11 +19,6 @@ def demo(_c: Context) -> None:
     from axon_tasks.lab import Lab
     from axon_tasks.lab import demo as demonstration
 
-    verdict = demonstration.run(Lab(), _say)
+    verdict = demonstration.run(Lab(), say)
     if verdict.faults:
         raise AxonError(f"The demo failed: {'; '.join(verdict.faults)}.")
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from invoke.collection import Collection
 
 from axon_tasks.errors import UsageError
-from axon_tasks.tasks.base import Context, task
+from axon_tasks.tasks.base import Context, say, task, whole
 
 if TYPE_CHECKING:
     from axon_tasks.lab import HostStatus
@@ -40,13 +40,13 @@ def up(_c: Context, apps: str = "", rtt: str = "") -> None:
     from axon_tasks.lab import Lab
     from axon_tasks.lab.images import build_sample
 
-    lab = Lab(apps=_whole(apps, "apps"), rtt=_milliseconds(rtt))
-    lab.up(_say)
+    lab = Lab(apps=whole(apps, "apps"), rtt=_milliseconds(rtt))
+    lab.up(say)
     samples = [build_sample(lab, tag, variant) for tag, variant in SAMPLES.items()]
     others = f", SSH with {lab.rtt:g} ms round-trip time" if lab.rtt else ""
-    _say(f"The lab is up: {', '.join(f'{host.name} {host.address}' for host in lab.hosts)}{others}")
-    _say(f"In its registry: {', '.join(samples)}")
-    _say("Try next: fab deploy --env=prod --tag=v1")
+    say(f"The lab is up: {', '.join(f'{host.name} {host.address}' for host in lab.hosts)}{others}")
+    say(f"In its registry: {', '.join(samples)}")
+    say("Try next: fab deploy --env=prod --tag=v1")
 
 
 @task(help={"force": "Also if the lab belongs to another project directory."})
@@ -60,7 +60,7 @@ def down(_c: Context, force: bool = False) -> None:
     """
     from axon_tasks.lab import Lab
 
-    Lab().down(_say, force=force)
+    Lab().down(say, force=force)
 
 
 @task(help={"json": "Print JSON instead of a table."})
@@ -78,7 +78,7 @@ def status(_c: Context, json: bool = False) -> None:
 
     require_root()
     hosts = Lab().status()
-    _say(_as_json(hosts) if json else _as_table(hosts))
+    say(_as_json(hosts) if json else _as_table(hosts))
     if not all(host.ok for host in hosts):
         sys.exit(1)
 
@@ -103,19 +103,6 @@ def shell(_c: Context, host: str) -> None:
     argv = [*Lab().enter(host), "env", "HOME=/root", *(behind or ["bash"])]
     sys.stdout.flush()
     os.execvp(argv[0], argv)  # noqa: S606  (the point of this task)
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
-
-
-def _whole(text: str, flag: str) -> int | None:
-    if not text:
-        return None
-    if not re.fullmatch(r"\d{1,4}", text, re.ASCII):
-        raise UsageError(f"--{flag}={text}: a whole number is needed.")
-    return int(text)
 
 
 def _milliseconds(text: str) -> float | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import sys
 import time
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from axon_tasks.errors import AxonError, UsageError
-from axon_tasks.tasks.base import Context, ended_like_ctrl_c, task
+from axon_tasks.tasks.base import Context, ended_like_ctrl_c, must_be_writable, say, task, whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -71,12 +70,12 @@ def prove(
     from axon_tasks.lab.bench import facts
 
     lab = Lab()
-    path = _writable(Path(out) if out else lab.root / _OUT)
+    path = _results(Path(out) if out else lab.root / _OUT)
     with ended_like_ctrl_c():
         found = _run(lab, options, facts(lab.root, shlex.join(["invoke", *sys.argv[1:]])), path)
     from axon_tasks.lab.prove import table
 
-    _say(f"\n{table(found.claims)}\n\nResults: {path}, as a table: {path.with_suffix('.md')}")
+    say(f"\n{table(found.claims)}\n\nResults: {path}, as a table: {path.with_suffix('.md')}")
     if found.broken:
         broken = "; ".join(f"{one.part}: {one.claim} ({one.verdict})" for one in found.broken)
         raise AxonError(f"Not proven: {broken}.")
@@ -89,7 +88,7 @@ def _run(lab: Lab, options: Options, facts: Mapping[str, Any], path: Path) -> Re
     claims: list[Claim] = []
     seconds: dict[str, float] = {}
     found = proving.results(claims, options, facts, seconds)
-    for name, more, took in proving.run(lab, options, _say, time.monotonic):
+    for name, more, took in proving.run(lab, options, say, time.monotonic):
         claims += more
         seconds[name] = round(took, 1)
         found = proving.results(claims, options, facts, seconds)
@@ -98,16 +97,12 @@ def _run(lab: Lab, options: Options, facts: Mapping[str, Any], path: Path) -> Re
     return found
 
 
-def _say(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
-
-
 def _options(only: str, numbers: dict[str, str], at: str, *, quick: bool) -> Options:
     from axon_tasks.lab.prove import PARTS, Options
 
     parts = _words(only) or PARTS
-    given = {name: _number(name, text) for name, text in numbers.items() if text}
+    told = {name: whole(text, name, digits=10) for name, text in numbers.items()}
+    given = {name: number for name, number in told.items() if number is not None}
     if not quick:
         return Options(parts, at=_words(at), **given)
     if at or set(given) - {"seed"}:
@@ -119,27 +114,14 @@ def _words(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(text.split(","))) if text else ()
 
 
-def _number(name: str, text: str) -> int:
-    if not re.fullmatch(r"\d{1,10}", text, re.ASCII):
-        raise UsageError(f"--{name}={text}: a whole number is needed.")
-    return int(text)
-
-
-def _writable(path: Path) -> Path:
-    """The file for the results: told before an hour is spent if it cannot be written.
+def _results(out: Path) -> Path:
+    """The file for the results, which can be written and is not its own table.
 
     Raises:
-        UsageError: It cannot, or it would be its own table.
+        UsageError: It cannot, or is.
     """
-    if path.suffix == ".md":
-        raise UsageError(f"--out={path}: the table gets this name.", hint="Such as --out=results.json.")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        for one in (path, path.with_suffix(".md")):
-            is_new = not one.exists()
-            one.open("a", encoding="utf-8").close()
-            if is_new:
-                one.unlink()
-    except OSError as error:
-        raise UsageError(f"--out={path}: {error.strerror}.") from None
-    return path
+    table = out.with_suffix(".md")
+    if out == table:
+        raise UsageError(f"--out={out}: the table gets this name.", hint="Such as --out=results.json.")
+    must_be_writable(out, out, table)
+    return out
