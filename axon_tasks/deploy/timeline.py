@@ -272,12 +272,11 @@ class Recorder:
                     one.outcome = outcome if one.kind in {"run", "environment"} else ENDED_EARLY
         return self.path if self._write() else None
 
-    def save(self) -> None:
-        """Write what is known so far, so that a run that is killed leaves a timeline too."""
-        self._write()
-
     def save_soon(self) -> None:
-        """The same beside what goes on: no step waits for this machine's disk."""
+        """Have what is known so far written beside what goes on: no step waits for this machine's disk.
+
+        A run that is killed leaves a timeline, too.
+        """
         if self.path is None:
             return
         with self._guard:

@@ -161,7 +161,8 @@ def test_a_run_that_is_killed_leaves_what_was_saved(tmp_path: Path) -> None:
         "import sys, time, pathlib\n"
         "from axon_tasks.deploy.timeline import Recorder\n"
         "made = Recorder(command='fab deploy', folder=pathlib.Path(sys.argv[1]))\n"
-        "made.end(made.begin('step', 'inspect')); made.begin('step', 'pull'); made.save()\n"
+        "made.end(made.begin('step', 'inspect')); made.begin('step', 'pull'); made.save_soon()\n"
+        "while not made.path.exists(): time.sleep(0.01)\n"
         "print('saved', flush=True); time.sleep(60)\n"
     )
     with subprocess.Popen(
@@ -197,7 +198,7 @@ def test_what_cannot_be_written_fails_no_deploy(tmp_path: Path, when: str) -> No
     made = recorded(folder)
     if when == "meanwhile":
         (folder / ".axon").rename(tmp_path / "moved")
-    made.save()
+    made.save_soon()
     assert made.finish(outcome="ok", exit_code=0) is None
     assert 6 == len(made.timeline().spans)
 
