@@ -1,6 +1,5 @@
-"""Runs a test on a machine of its own: fresh network, PID and mount namespaces, an empty /run and an empty /var/lib.
-
-A lab can be started, broken and removed there while another one is in use.
+"""Runs a test on a machine of its own (`.ci/apart`): a lab can be started, broken and removed there while another one
+is in use.
 """
 
 from __future__ import annotations
@@ -15,21 +14,7 @@ from pathlib import Path
 
 Test = Callable[[Path], None]
 
-# The first process is a shell that stays, so that orphans are adopted by something that reaps them.
-_SCRIPT = """
-set -e
-mount --make-rprivate /
-mount -t tmpfs tmpfs /run
-mount -t tmpfs tmpfs /var/lib
-mkdir /run/cgroup
-mount --rbind /sys/fs/cgroup /run/cgroup
-mount -t sysfs sysfs /sys
-mount --rbind /run/cgroup /sys/fs/cgroup
-umount -l /run/cgroup
-rmdir /run/cgroup
-cd "$1"
-"$2" -c "$3"
-"""
+_APART = Path(__file__).resolve().parents[2] / ".ci/apart"
 
 
 def isolated(test: Test) -> Test:
@@ -46,18 +31,9 @@ def isolated(test: Test) -> Test:
             f"import sys, pathlib; sys.path[:0] = [{str(source.parent)!r}]; import {source.stem};"
             f" {source.stem}.{test.__name__}(pathlib.Path.cwd())"
         )
-        namespaces = [
-            "unshare",
-            "--net",
-            "--mount",
-            "--pid",
-            "--ipc",
-            "--fork",
-            "--kill-child",
-            "--mount-proc",
-        ]
+        words = ["sh", "-c", 'cd "$1"; "$2" -c "$3"', "sh", str(tmp_path), sys.executable, code]
         done = subprocess.run(
-            [*namespaces, "sh", "-c", _SCRIPT, "sh", str(tmp_path), sys.executable, code],
+            [_APART, *words],
             env={**os.environ, "AXON_TEST_ISOLATED": "1"},
             stdin=subprocess.DEVNULL,
             capture_output=True,
