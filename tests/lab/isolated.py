@@ -1,5 +1,6 @@
-"""Runs a test on a machine of its own (`.ci/apart`): a lab can be started, broken and removed there while another one
-is in use.
+"""Runs a test on a machine of its own (`.ci/apart`).
+
+A lab can be started, broken and removed there while another one is in use.
 """
 
 from __future__ import annotations
