@@ -6,9 +6,11 @@ import hashlib
 import http.client
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -102,6 +104,14 @@ class Product:
             return answer.status, answer.getheader("X-Version") or ""
         finally:
             connection.close()
+
+    @contextmanager
+    def holding(self) -> Iterator[None]:
+        """Keep an answer open for the time of the block: the release that gives it cannot be retired before its end."""
+        with socket.create_connection((EDGE, 80), timeout=40) as client:
+            client.sendall(f"GET /events?seconds=99 HTTP/1.1\r\nHost: {self.domain}\r\n\r\n".encode())
+            assert client.recv(12) == b"HTTP/1.1 200"
+            yield
 
     def containers(self, server: str) -> list[str]:
         """Names of this product's containers on a server, running or not, without those that are being retired."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from reading import until_it_says
 
 if TYPE_CHECKING:
     from conftest import Product
@@ -93,15 +94,13 @@ def test_a_slot_that_still_drains_is_waited_for(product: Product) -> None:
     """The third deploy needs the first one's slot: it says that it waits, and `--now` does not."""
     product.settings["defaults"]["drain"] = {"timeout": "30s"}
     product.serve("v1")
-    hold = threading.Thread(target=lambda: product.get("/slow?seconds=15"))
-    hold.start()
-    time.sleep(0.5)
-    product.serve("v2")
-    third = product.deploy("v1")
-    hold.join(30)
-    assert (0, True) == (third.returncode, "still drains in the slot" in third.stdout), (
-        third.stdout + third.stderr
-    )
+    with product.holding():
+        product.serve("v2")
+        third = product.begin("deploy", "--env=prod", "--tag=v1")
+        said = until_it_says(third, "still drains in the slot")
+    rest, errors = third.communicate(timeout=60)
+    assert 0 == third.returncode, said + rest + errors
+    assert (200, "v1") == product.get()
 
 
 @pytest.mark.parametrize("tag", ["slowstart", "healthcheck", "noshell"])
@@ -377,12 +376,9 @@ def test_a_release_that_nginx_cannot_reach_is_not_switched_to(product: Product, 
 def test_a_retired_release_is_no_candidate(product: Product) -> None:
     """`steps.switch` after a deploy finds nothing to switch to, although the old release still drains."""
     product.serve("v1")
-    hold = threading.Thread(target=lambda: product.get("/slow?seconds=6"))
-    hold.start()
-    time.sleep(0.5)
-    product.serve("v2")
-    back = product.fab("steps.switch", "--env=prod")
-    hold.join(30)
+    with product.holding():
+        product.serve("v2")
+        back = product.fab("steps.switch", "--env=prod")
     assert (1, (200, "v2")) == (back.returncode, product.get()), back.stdout
     again = product.fab("steps.retire", "--env=prod")
     assert 0 == again.returncode, again.stderr

@@ -8,7 +8,6 @@ import json
 import re
 import signal
 import socket
-import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -272,21 +271,18 @@ def test_interrupted_after_the_switch(product: Product, number: signal.Signals) 
     """Whoever interrupts while the old release drains gets the prompt back; the new one serves and is recorded."""
     product.settings["defaults"]["drain"] = {"timeout": "60s"}
     product.serve("v1")
-    hold = threading.Thread(target=lambda: product.get("/slow?seconds=7"))
-    hold.start()
-    time.sleep(0.5)
-    running = product.begin("deploy", "--env=prod", "--tag=v2", "--wait")
-    said = until_it_says(running, "retire ")
-    time.sleep(0.3)
-    running.send_signal(number)
-    rest, errors = running.communicate(timeout=10)
+    with product.holding():
+        running = product.begin("deploy", "--env=prod", "--tag=v2", "--wait")
+        said = until_it_says(running, "retire ")
+        time.sleep(0.3)
+        running.send_signal(number)
+        rest, errors = running.communicate(timeout=30)
     assert 130 == running.returncode, said + rest + errors
     assert "Interrupted after the switch" in errors
     assert (200, "v2") == product.get()
     state = f"/var/lib/axon/{product.name}/prod"
     current = product.lab.exec("edge1", ["cat", f"{state}/current"]).stdout.strip()
     assert ":v2" in product.lab.exec("edge1", ["cat", f"{state}/releases/{current}.json"]).stdout
-    hold.join(30)
     product.settle()
 
 

@@ -7,10 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
-import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,23 +18,11 @@ from axon_tasks.deploy import background
 from axon_tasks.remote import Batch, Fleet, jobs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from conftest import Product
 
 pytestmark = pytest.mark.lab
 
 PROJECT = Path(__file__).resolve().parents[2]
-
-
-@contextmanager
-def slow_request(product: Product, seconds: int) -> Iterator[None]:
-    """Keep a request open, so that the release which has it cannot be retired yet."""
-    hold = threading.Thread(target=lambda: product.get(f"/slow?seconds={seconds}"))
-    hold.start()
-    time.sleep(0.5)
-    yield
-    hold.join(60)
 
 
 def start(
@@ -61,7 +46,7 @@ def test_a_killed_deployer_leaves_its_job(product: Product, prod: dict[str, Any]
     """Killed right after the prompt is back, the clean-up still ends; another machine finds its log and exit status."""
     prod["app"] = ["app1"]
     product.serve("v1")
-    with slow_request(product, 8):
+    with product.holding():
         deployer = product.begin("deploy", "--env=prod", "--tag=v2")
         assert deployer.stdout is not None
         seen = []
@@ -166,7 +151,7 @@ def test_a_cancelled_retirement_can_be_begun_again(product: Product, prod: dict[
     prod["app"] = ["app1"]
     product.serve("v1")
     old = product.containers("app1")
-    with slow_request(product, 8):
+    with product.holding():
         product.serve("v2")
         _, (job,) = listed(product)
         cancelled = product.fab("jobs.cancel", "--env=prod", f"--job={job['id']}")

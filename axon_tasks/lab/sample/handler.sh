@@ -43,10 +43,11 @@ health() {
     fi
 }
 
-# An event each second: a response that is long on purpose.
+# An event each second: a response that is long on purpose. Without the last header nginx would collect the events.
 events() {
     seconds
-    printf 'HTTP/1.1 200 OK\r\nX-Version: %s\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n' "$VERSION"
+    printf 'HTTP/1.1 200 OK\r\nX-Version: %s\r\nContent-Type: text/event-stream\r\n' "$VERSION"
+    printf 'X-Accel-Buffering: no\r\nConnection: close\r\n\r\n'
     i=0
     while [ "$i" -lt "${number%.*}" ]; do
         i=$((i + 1))
