@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import http.client
+import http.server
+import re
 import shutil
+import socket
 import subprocess
+import threading
+import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,6 +19,7 @@ from axon_tasks.commands import docker, nginx
 from axon_tasks.config import Secret
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from axon_tasks.config import Environment, Project
@@ -55,7 +63,7 @@ def test_the_probe_is_for_this_machine_only(project: Project) -> None:
     site = files(project.environment("prod")).site
     probe = site.split(f"location = {nginx.PROBE_PATH} {{")[1].split("}\n    location")[0]
     assert "allow 127.0.0.1;\n        deny all;" in probe
-    assert 1 == site.count("X-Axon-Upstream")
+    assert ["proxy_hide_header", "add_header"] == re.findall(r"(\w+) X-Axon-Upstream", site)
 
 
 def test_with_a_certificate_plain_http_redirects(project: Project) -> None:
@@ -114,6 +122,61 @@ def test_nginx_accepts_the_files(project: Project, tmp_path: Path, name: str) ->
         said.returncode,
         said.stderr.replace('nginx: [warn] the "user" directive makes sense only', ""),
     )
+
+
+class Claims(http.server.BaseHTTPRequestHandler):
+    """An application that says of itself that it is another one."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("X-Axon-Upstream", "10.0.0.99:30001")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+@contextmanager
+def through_nginx(folder: Path, upstream: str, site: str) -> Iterator[int]:
+    """An nginx with these files; its port on loopback."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    site = site.replace("listen 80;", f"listen 127.0.0.1:{port};").replace("/var/log/nginx", str(folder))
+    (folder / "nginx.conf").write_text(
+        f"daemon off; pid {folder}/pid; error_log {folder}/log; events {{}} http {{ access_log off;\n{upstream}\n{site}\n}}"
+    )
+    server = subprocess.Popen(
+        ["nginx", "-p", str(folder), "-c", str(folder / "nginx.conf")], stderr=subprocess.DEVNULL
+    )
+    try:
+        deadline = time.monotonic() + 30
+        while socket.socket().connect_ex(("127.0.0.1", port)):
+            assert server.poll() is None, (folder / "log").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        yield port
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def test_an_application_cannot_claim_to_be_another_release(project: Project, tmp_path: Path) -> None:
+    """What proves a switch is nginx's own word for who answered, even if the answer has that very header."""
+    if shutil.which("nginx") is None:
+        pytest.skip("NOT RUN: nginx is not installed: apt-get install nginx")
+    with http.server.HTTPServer(("127.0.0.1", 0), Claims) as application:
+        threading.Thread(target=application.serve_forever, daemon=True).start()
+        port = application.server_port
+        backends = (nginx.Backend("127.0.0.1", (port, port)),)
+        made = nginx.render(project.environment("prod"), backends, version=(1, 22, 1), slot="a")
+        with through_nginx(tmp_path, made.upstream, made.site) as edge:
+            client = http.client.HTTPConnection("127.0.0.1", edge, timeout=30)
+            client.request("GET", nginx.PROBE_PATH, headers={"Host": project.environment("prod").domain})
+            said = client.getresponse().headers.get_all("X-Axon-Upstream")
+            client.close()
+        application.shutdown()
+    assert [f"127.0.0.1:{port}"] == said
 
 
 def test_a_file_is_ours_only_for_this_very_environment(project: Project) -> None:
