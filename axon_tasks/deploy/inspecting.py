@@ -72,20 +72,29 @@ def _learn(run: Deployment, results: Mapping[str, BatchResult], *, heals: bool) 
     """
     errors: list[AxonError] = []
     for server, result in results.items():
-        try:
-            if server in run.environment.system:
-                run.system[server] = _read_system(run, server, result)
-            if server in run.environment.app:
-                run.app[server] = _read_app(run, server, result)
-                errors += problems.check_app(run.app[server], run.environment.env_file, server)
-        except AxonError as error:
-            errors.append(error)
+        found = _read(run, server, result)
+        if found:
+            run.servers.failed.setdefault(server, found[0])
+        errors += found
     if not errors:
         run.split = _split(run)
         errors += [] if heals else disagreement(run)
     if errors:
         raise ServersFailedError(errors)
     run.previous = _serving_slot(run)
+
+
+def _read(run: Deployment, server: str, result: BatchResult) -> list[AxonError]:
+    """Take over what one server told; gives what it lacks."""
+    try:
+        if server in run.environment.system:
+            run.system[server] = _read_system(run, server, result)
+        if server in run.environment.app:
+            run.app[server] = _read_app(run, server, result)
+            return problems.check_app(run.app[server], run.environment.env_file, server)
+    except AxonError as error:
+        return [error]
+    return []
 
 
 def _split(run: Deployment) -> dict[str, str]:

@@ -32,6 +32,7 @@ class Options:
         tag: The tag to deploy; None for the environment's own.
         now: Whether to cut what still drains in the slot that is needed.
         wait: Whether to wait until the old release has been removed.
+        keep_going: Whether to deploy without the app servers that fail before the switch.
         sequential: One step, one server and one command after the other.
         command: The command line, for the lock's owner.
         run_id: The run's id: its background jobs have it in their names, so that none runs twice.
@@ -43,6 +44,7 @@ class Options:
     tag: str | None = None
     now: bool = False
     wait: bool = False
+    keep_going: bool = False
     sequential: bool = False
     command: str = ""
     run_id: str = ""

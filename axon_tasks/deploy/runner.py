@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from axon_tasks.commands import nginx
@@ -15,6 +15,9 @@ from axon_tasks.deploy.run import Deployment
 from axon_tasks.deploy.servers import Servers, ServersFailedError, flatten
 from axon_tasks.deploy.starting import undo_limit
 from axon_tasks.errors import AfterSwitchError, AxonError
+
+#: Seconds in which the lock of an attempt that failed is given back.
+_GIVEN_BACK = 10.0
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -41,12 +44,14 @@ class Outcome:
         run: What was learnt.
         error: Why it failed; None if it did not.
         seconds: How long it took; 0 if it was never begun.
+        left_out: The app servers that it went on without, and why.
     """
 
     environment: str
     run: Deployment
     error: AxonError | None = None
     seconds: float = 0.0
+    left_out: dict[str, AxonError] = field(default_factory=dict)
 
 
 class Session:
@@ -193,8 +198,8 @@ def deploy(
     try:
         opened.guarded(lambda: opened.drive(engine))
     finally:
-        for run in runs:
-            run.servers.close()
+        for outcome in outcomes.values():
+            outcome.run.servers.close()
     return list(outcomes.values())
 
 
@@ -232,13 +237,63 @@ class _Together:
         began = time.monotonic()
         try:
             outcome.error = self._opened.run(outcome.run, plan.steps(outcome.run))
+            while (rest := _without_failed(outcome)) is not None:
+                self._again(outcome, rest)
         finally:
             outcome.seconds = time.monotonic() - began
             self._ended.append(step.name)
         return Report()
 
+    def _again(self, outcome: Outcome, rest: Environment) -> None:
+        """Begin anew with the app servers that are left."""
+        failed = outcome.run
+        lost = {
+            server: failed.servers.failed[server]
+            for server in failed.environment.app
+            if server not in rest.app
+        }
+        for server, error in lost.items():
+            failed.listener.message(server, f"is left out: {error.summary}")
+        outcome.left_out |= lost
+        failed.servers.close()
+        patient = replace(failed.options, wait_lock=max(failed.options.wait_lock, _GIVEN_BACK))
+        outcome.run = self._opened.prepare(rest, patient, failed.listener)
+        outcome.error = _complete(outcome, self._opened.run(outcome.run, plan.steps(outcome.run)))
+
     def abort(self) -> None:
         """Nothing: an interruption reaches each run by itself."""
+
+
+def _without_failed(outcome: Outcome) -> Environment | None:
+    """The environment without the app servers on which a run has failed; None where that is no way to go on."""
+    run, error = outcome.run, outcome.error
+    if (
+        not run.options.keep_going
+        or not isinstance(error, DeployFailedError)
+        or run.switched
+        or run.uncertain
+    ):
+        return None
+    environment, failed = run.environment, run.servers.failed
+    rest = tuple(server for server in environment.app if server not in failed)
+    if not failed or not rest or not failed.keys().isdisjoint(environment.system):
+        return None
+    return environment.model_copy(update={"app": rest})
+
+
+def _complete(outcome: Outcome, error: AxonError | None) -> AxonError | None:
+    """What is told at the end of a run that went on without some servers: it has done less than it was asked to."""
+    if isinstance(error, InterruptedRunError) or not outcome.left_out:
+        return error
+    if error is not None:
+        told = error.errors if isinstance(error, DeployFailedError) else [error]
+        return DeployFailedError([*outcome.left_out.values(), *told], _what_serves(outcome.run))
+    names = ", ".join(outcome.left_out)
+    return AfterSwitchError(
+        f"{_what_serves(outcome.run)}\n{outcome.environment}: left out: {names}\n"
+        + "\n".join(f"  {one.summary}" for one in outcome.left_out.values()),
+        hint=f"Nothing is sent to {names} now. When it is back, deploy again without --keep-going.",
+    )
 
 
 def not_begun(run: Deployment) -> AxonError:
@@ -252,7 +307,7 @@ def verdict(run: Deployment, result: Result) -> AxonError | None:
     if not errors and not result.interrupted:
         return None
     left = [] if result.committed else undo(run, result.begun)
-    told = outcome(run)
+    told = _what_serves(run)
     if result.interrupted:
         if result.committed:
             words = (
@@ -299,7 +354,7 @@ def _after_switch(error: AxonError) -> AxonError:
     return error if isinstance(error, AfterSwitchError) else AfterSwitchError(error.summary, hint=error.hint)
 
 
-def outcome(run: Deployment) -> str:
+def _what_serves(run: Deployment) -> str:
     """What serves now, in one sentence."""
     name = run.environment.name
     if run.switched and run.release:

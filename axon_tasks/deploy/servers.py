@@ -73,6 +73,7 @@ class Servers:
 
     Attributes:
         begun: By step, the servers that were sent something.
+        failed: By server, what went wrong there first; what was only ended early does not count.
         held: What goes on until the end of the run.
     """
 
@@ -86,6 +87,7 @@ class Servers:
         sequential: bool = False,
     ) -> None:
         self.begun: dict[str, set[str]] = {}
+        self.failed: dict[str, AxonError] = {}
         self._listener = listener
         self._connections = connections
         self._recorder = connections.recorder
@@ -133,8 +135,10 @@ class Servers:
                 _ = self._connections[server]
                 result = self._answer(step, server, batches[server], limit)
                 step.check(server, result)
-            except AxonError:
+            except AxonError as error:
                 self._listener.server(step.name, server, "failed")
+                if not isinstance(error, AbortedError):
+                    self.failed.setdefault(server, error)
                 raise
             self._listener.server(step.name, server, "ok")
             return result

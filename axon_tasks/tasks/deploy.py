@@ -24,6 +24,7 @@ HELP = {
     "now": "Do not wait for a release that still drains in the slot that is needed: cut it.",
     "wait": "Come back when the old release has been removed, and say if that failed.",
     "wait_lock": "Wait so long for somebody else's lock: 90s, 5m. Default: exit with 3.",
+    "keep_going": "Leave out app servers that fail before the switch, and deploy to the others.",
     "sequential": "One step, one server and one command after the other: for debugging, and to compare with.",
     "dry_run": "Print the plan and the exact scripts, secrets masked, and contact nothing.",
     "json": "With --dry-run: print the plan as JSON.",
@@ -55,6 +56,7 @@ def deploy(
     now: bool = False,
     wait: bool = False,
     wait_lock: str = "",
+    keep_going: bool = False,
     sequential: bool = False,
     dry_run: bool = False,
     json: bool = False,
@@ -74,6 +76,7 @@ def deploy(
         fab deploy --env=staging,prod --tag=v2
         fab deploy --env=prod --tag=v2 --wait    (until the old release is gone)
         fab deploy --env=prod --tag=v2 --wait-lock=10m   (if somebody else is at it)
+        fab deploy --env=prod --tag=v2 --keep-going      (without an app server that is down)
         fab deploy --env=staging --tag=v3 --now
 
     Exit codes: 0 done; 1 failed, the old release serves; 2 wrong usage or configuration, nothing was contacted;
@@ -89,8 +92,8 @@ def deploy(
         from axon_tasks.deploy.run import Options
 
         return Options(
-            tag=tag, now=now, wait=wait, sequential=sequential, command=command, run_id=run_id,
-            wait_lock=patience, hosts_file=hosts_file,
+            tag=tag, now=now, wait=wait, keep_going=keep_going, sequential=sequential, command=command,
+            run_id=run_id, wait_lock=patience, hosts_file=hosts_file,
         )  # fmt: skip
 
     if dry_run:

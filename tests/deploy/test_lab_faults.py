@@ -68,6 +68,40 @@ def test_dockerd_is_restarted_while_the_release_starts(product: Product, lab: La
     one_release(product, "v2")
 
 
+def test_an_app_server_that_is_down_is_left_out_if_asked_for(product: Product, lab: Lab) -> None:
+    """With `--keep-going` the others are deployed, nginx sends nothing to the dead one, and exit code and message say so;
+    when it is back, an ordinary deploy takes it in again."""
+    product.serve("v1")
+    product.settle()
+    upstream = f"/etc/nginx/axon.d/upstreams/{product.name}-prod.conf"
+    lab.stop("app2")
+    try:
+        refused = product.deploy("v2")
+        assert (4, (200, "v1")) == (refused.returncode, product.get()), refused.stderr
+        done = product.deploy("v2", "--keep-going")
+        assert (5, True) == (done.returncode, "left out: app2" in done.stderr), done.stdout + done.stderr
+        assert {(200, "v2")} == {product.get() for _ in range(6)}
+        assert "10.77.0.22" not in lab.exec("edge1", ["cat", upstream]).stdout
+    finally:
+        lab.start("app2")
+    product.serve("v1")
+    product.settle()
+    one_release(product, "v1")
+    assert "10.77.0.22" in lab.exec("edge1", ["cat", upstream]).stdout
+
+
+def test_keeping_going_without_any_server_changes_nothing(product: Product) -> None:
+    """A release that gets healthy nowhere is no reason to go on: the old one serves, with exit code 1."""
+    product.settings["defaults"]["health"] = {"path": "/api/health", "timeout": "3s"}
+    product.serve("v1")
+    product.settle()
+    failed = product.deploy("sick", "--keep-going")
+    assert (1, True) == (failed.returncode, "keeps serving; nothing was switched" in failed.stderr), (
+        failed.stderr
+    )
+    one_release(product, "v1")
+
+
 def test_a_reload_that_fails_after_the_test_passed(product: Product, prod: dict[str, Any], lab: Lab) -> None:
     """`nginx -t` does not see that a port is taken: the previous files come back, byte for byte, and v1 serves."""
     product.serve("v1")
