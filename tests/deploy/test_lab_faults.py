@@ -69,8 +69,7 @@ def test_dockerd_is_restarted_while_the_release_starts(product: Product, lab: La
 
 
 def test_an_app_server_that_is_down_is_left_out_if_asked_for(product: Product, lab: Lab) -> None:
-    """With `--keep-going` the others are deployed, nginx sends nothing to the dead one, and exit code and message say so;
-    when it is back, an ordinary deploy takes it in again."""
+    """With `--keep-going` the dead one is taken out of nginx, and that is told; an ordinary deploy takes it in again."""
     product.serve("v1")
     product.settle()
     upstream = f"/etc/nginx/axon.d/upstreams/{product.name}-prod.conf"
