@@ -33,13 +33,21 @@ if TYPE_CHECKING:
     from axon_tasks.lab.lab import Lab
     from axon_tasks.lab.sampler import Leak, Sampler, Watched
 
-CHANNEL = "secrets"
+#: What is counted: the commands that are watched, the variables that the application must have, and the places in which
+#: a planted secret must be found.
+COMMANDS, ARRIVED, PLANTED = "commands", "arrived", "planted"
 
 #: Where the operator has the registry's password; `hosts.yml` names the variable.
 VARIABLE = "AXON_LAB_REGISTRY_PASSWORD"
 
 #: The README's line for a user that is not root, on system servers.
 SUDOERS = "deploy ALL=(root) NOPASSWD: /usr/bin/sh -s, /bin/sh -s\n"
+
+#: What a deploy does with secrets; where it was not seen, the moments that matter were not looked at.
+_MOMENTS = frozenset({"docker login", "docker pull", "docker run"})
+
+#: Files in each of the places that a command could write to.
+_PLANTS = ("/var/lib/planted", "/tmp/planted", "/run/planted", "/srv/planted", "/root/.bash_history.planted")
 
 _APP = "app1"
 _HTPASSWD = "/etc/docker/registry/htpasswd"
@@ -56,6 +64,7 @@ class Watch:
         leaks: Secrets where they must not be.
         seen: The programs that were seen meanwhile, on all hosts.
         rounds: How often all processes were looked at.
+        processes: How many were looked at.
     """
 
     code: int
@@ -63,6 +72,20 @@ class Watch:
     leaks: tuple[Leak, ...]
     seen: frozenset[str]
     rounds: int
+    processes: int
+
+
+@dataclass
+class Findings(Outcome):
+    """What all commands together came to.
+
+    Attributes:
+        rounds: How often all processes were looked at.
+        processes: How many were looked at.
+    """
+
+    rounds: int = 0
+    processes: int = 0
 
 
 class Secretive:
@@ -133,7 +156,10 @@ class Secretive:
             subprocess.Popen(
                 [*local.fab(), *words], cwd=self.made.folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT, text=True, errors="replace", env=environment,
+                # Ctrl-C must not reach it by itself: it is ended in its turn.
+                start_new_session=True,
             ) as running,
+            _ended(running),
         ):  # fmt: skip
             if kill is not None:
                 _wait(lambda: kill(looking) or running.poll() is not None, "what should end it")
@@ -146,7 +172,8 @@ class Secretive:
             *sampler.found_in_text(needles, {"the output": out}),
             *self._search(needles, began),
         ]
-        return Watch(running.returncode, out, tuple(leaks), frozenset(looking.seen), looking.rounds)
+        seen = frozenset(looking.seen)
+        return Watch(running.returncode, out, tuple(leaks), seen, looking.rounds, looking.processes)
 
     def _search(self, needles: sampler.Needles, since: float) -> list[Leak]:
         """Look at all that was written; not where the operator has put the secrets."""
@@ -157,6 +184,14 @@ class Secretive:
         roots = [*sampler.places(self.made.lab), self.made.folder]
         return sampler.search(needles, roots, since=since, exempt=declared)
 
+    def missing(self) -> list[str]:
+        """The variables that the application was given and does not have."""
+        serving = self.made.containers(_APP)[:1]
+        words = ["docker", "exec", *serving, "/app/busybox", "env"]
+        inside = self.made.lab.exec(_APP, words, check=False).stdout.splitlines()
+        given = {"TOKEN": self.variable, "FILED": self.filed}
+        return [one.name for name, one in given.items() if f"{name}={one.text}" not in inside]
+
     def logins(self) -> list[str]:
         """The directories of logins on the app server."""
         said = self.made.lab.exec(_APP, "ls -d /tmp/axon-login.* /root/.docker/config.json", check=False)
@@ -166,6 +201,20 @@ class Secretive:
         """Those in which somebody pulls."""
         looks = 'for f in /tmp/axon-login.*/pull.lock; do flock -n "$f" true || echo "$f"; done 2>/dev/null'
         return [one for one in self.made.lab.exec(_APP, looks, check=False).stdout.split() if "*" not in one]
+
+
+@contextlib.contextmanager
+def _ended(running: subprocess.Popen[str]) -> Iterator[None]:
+    """Be sure that a command is over at the end: what it works on is removed then."""
+    try:
+        yield
+    finally:
+        if running.poll() is None:
+            running.terminate()  # `fab` takes it for Ctrl-C, and takes back what it has started
+            try:
+                running.wait(timeout=_PATIENCE)
+            except subprocess.TimeoutExpired:
+                running.kill()
 
 
 def _wait(true: Callable[[], object], what: str) -> None:
@@ -262,34 +311,100 @@ def stories() -> Sequence[Story]:
     )
 
 
-def run(lab: Lab, say: Callable[[str], None]) -> Outcome:
-    """Do all of it, and count what was looked at.
+def run(lab: Lab, say: Callable[[str], None]) -> Findings:
+    """Do all of it, and count what was looked at; and that a secret would be found.
 
     Args:
         lab: A lab that is up.
-        say: Is told about the progress.
+        say: Called with the progress.
 
     Returns:
-        The number of commands that were watched, and every secret that was somewhere else than it must be.
+        What was watched, and every secret that was somewhere else than it must be, or not where it must be.
     """
-    outcome = Outcome()
-
-    def judge(name: str, seen: Watch, code: int) -> None:
-        outcome.count(CHANNEL)
-        say(f"Secrets: {name}: every process looked at {seen.rounds} times, {len(seen.leaks)} leaks")
-        if seen.code != code:
-            outcome.violate(CHANNEL, name, f"exit code {seen.code} and not {code}: {seen.out[-300:]}")
-        for leak in seen.leaks:
-            outcome.violate(CHANNEL, name, str(leak))
-
+    found = Findings()
+    say("Secrets: a planted one, which must be found")
+    plant(lab, found)
     with secretive(lab) as made:
         for name, words, code in stories():
-            judge(name, made.watch(*words), code)
+            seen = made.watch(*words)
+            judge(found, name, seen, code, say)
+            if words[0] == "deploy" and code == 0 and "--dry-run" not in words:
+                for moment in sorted(_MOMENTS - seen.seen):
+                    found.violate(
+                        COMMANDS, name, f"`{moment}` was not seen: it was not looked at closely enough"
+                    )
         for name, seen, code in failures(made):
-            judge(name, seen, code)
+            judge(found, name, seen, code, say)
         for left in made.logins():
-            outcome.violate(CHANNEL, "at the end", f"a login was left behind: {left}")
-    return outcome
+            found.violate(COMMANDS, "at the end", f"a login was left behind: {left}")
+        found.counts[ARRIVED] = len([one for one in made.watched if one.of_application])
+        for missing in made.missing():
+            found.violate(ARRIVED, missing, "the application does not have it")
+    return found
+
+
+def judge(found: Findings, name: str, seen: Watch, code: int, say: Callable[[str], None]) -> None:
+    """Note what one command came to.
+
+    Args:
+        found: Where.
+        name: The command's story.
+        seen: What it did.
+        code: The exit code that it must have.
+        say: Called with what it did.
+    """
+    found.count(COMMANDS)
+    found.rounds += seen.rounds
+    found.processes += seen.processes
+    say(
+        f"  {name}: {seen.processes} processes, looked at {seen.rounds} times in all; {len(seen.leaks)} leaks"
+    )
+    if seen.code != code:
+        found.violate(COMMANDS, name, f"exit code {seen.code} and not {code}: {seen.out[-300:]}")
+    for leak in seen.leaks:
+        found.violate(COMMANDS, name, str(leak))
+
+
+def plant(lab: Lab, found: Outcome) -> None:
+    """Negative control: put a secret into a process and into files of a host, and note where it is not found.
+
+    Args:
+        lab: A lab that is up.
+        found: Where it is noted.
+    """
+    secret = sampler.Watched("planted", f"planted-{secrets.token_hex(4)}-$(id)")
+    needles, began = sampler.Needles([secret]), time.time() - 1
+    expected = {"the arguments of 'sh'", *_PLANTS}
+    places = _planted_process(lab, needles, secret.text)
+    try:
+        for path in _PLANTS:
+            lab.exec(_APP, f"cat >{path}", stdin=f"x{secret.text}")
+        places |= {leak.where for leak in sampler.search(needles, sampler.places(lab), since=began)}
+    finally:
+        lab.exec(_APP, ["rm", "-f", *_PLANTS])
+    for place in sorted(expected):
+        found.count(PLANTED)
+        # A host's file has another name from outside, with the same end.
+        if not any(where.endswith(place) for where in places):
+            found.violate(PLANTED, place, "it was not found there")
+    if len(places) > len(expected):
+        found.violate(PLANTED, "elsewhere", f"it was found in more places: {', '.join(sorted(places))}")
+
+
+def _planted_process(lab: Lab, needles: sampler.Needles, text: str) -> set[str]:
+    """Where a sampler finds a secret that a program of a host has as an argument."""
+    argv = [*lab.enter(_APP), "sh", "-c", "echo; read x", "sh", text]
+    with (
+        sampler.Sampler(needles) as looking,
+        subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as running,
+    ):
+        assert running.stdout  # a pipe was asked for
+        running.stdout.readline()
+        # The round that is under way may have passed it by.
+        enough = looking.rounds + 2
+        _wait(lambda: looking.rounds >= enough, "a look at all processes")
+        running.communicate()
+    return {leak.where for leak in looking.leaks if "'sh'" in leak.where}
 
 
 def failures(made: Secretive) -> Iterator[tuple[str, Watch, int]]:

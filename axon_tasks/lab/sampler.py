@@ -143,6 +143,8 @@ class Sampler:
         self.leaks: set[Leak] = set()
         #: How often all processes were looked at.
         self.rounds = 0
+        #: How many were looked at; one that has become another program counts again.
+        self.processes = 0
         #: The programs that were seen, each with its first argument.
         self.seen: set[str] = set()
         self._needles = needles
@@ -179,6 +181,7 @@ class Sampler:
         if self._before.get(number) == (arguments, environment):
             return
         self._before[number] = arguments, environment
+        self.processes += 1
         words = arguments.decode(errors="replace").split("\0")
         program = " ".join([words[0].rpartition("/")[2], *words[1:2]]).strip()
         self.seen.add(program)

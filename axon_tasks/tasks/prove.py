@@ -23,7 +23,7 @@ _OUT = "benchmarks/reliability.json"
 
 @task(
     help={
-        "only": "Parts to try: switches,kills,races. Default: all.",
+        "only": "Parts to try: switches,kills,races,inputs,secrets. Default: all.",
         "seed": "For everything that is random. Default: 1.",
         "switches": "How many deploys under load. Default: 200.",
         "requests": "How many requests meanwhile. Default: 500000.",
@@ -31,7 +31,8 @@ _OUT = "benchmarks/reliability.json"
         "boundaries": "How many step boundaries to kill a deployer at. Default: every one.",
         "at": "Only these kills: boundaries such as switch:begin or start@app1:end, or times such as 1.25s.",
         "races": "How many pairs of deploys at the same time. Default: 50.",
-        "quick": "A little of each part: 4 switches, 4 boundaries, 3 kills, 3 races.",
+        "inputs": "How many hostile inputs for each place that takes one. Default: all.",
+        "quick": "A little of each part: 4 switches, 4 boundaries, 3 kills, 3 races, 2 inputs per place.",
         "out": f"File for the results; tables go beside it as .md. Default: {_OUT} of the project.",
     }
 )
@@ -45,6 +46,7 @@ def prove(
     boundaries: str = "",
     at: str = "",
     races: str = "",
+    inputs: str = "",
     quick: bool = False,
     out: str = "",
 ) -> None:
@@ -52,18 +54,20 @@ def prove(
 
     Starts the lab if needed. Switches under load, with every answer held against what was deployed when; deployers
     that are killed at every step boundary and at random times, after which the next deploy must succeed and nothing
-    may be left; deploys that race. Each claim is told with its cases and its failures, and each failure with what to
-    type to see it again. Ctrl-C ends it and leaves nothing. Exit code 1 if a claim does not hold.
+    may be left; deploys that race; hostile input through every way in; and secrets, looked for in every process, file
+    and output. Each claim is told with its cases and its failures, and each failure with what to type to see it again.
+    Ctrl-C ends it and leaves nothing. Exit code 1 if a claim does not hold.
 
     Examples:
       invoke prove
       invoke prove --quick --out=quick.json
       invoke prove --only=kills --seed=7 --kills=20
       invoke prove --only=kills --at=switch@edge1:begin,1.25s
+      invoke prove --only=inputs,secrets --inputs=20
     """
     numbers = {
         "seed": seed, "switches": switches, "requests": requests, "kills": kills, "boundaries": boundaries,
-        "races": races,
+        "races": races, "inputs": inputs,
     }  # fmt: skip
     options = _options(only, numbers, at, quick=quick)
     from axon_tasks.lab import Lab

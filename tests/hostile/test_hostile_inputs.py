@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -123,7 +124,7 @@ def test_an_injected_directive_is_found(tmp_path: Path, domain: str) -> None:
 
 
 def _fails(error: BaseException) -> Any:
-    def work() -> None:
+    def work(*_: Any) -> None:
         raise error
 
     return work
@@ -146,6 +147,32 @@ def test_each_kind_of_failure_is_judged(error: BaseException, wrong: list[str]) 
     found = outcome.Outcome()
     assert not outcome.attempt(found, "config", "x", _fails(error))
     assert wrong == [one.what[: len(wrong[0])] for one in found.violations]
+
+
+def pressed(error: BaseException) -> Any:
+    error.__context__ = KeyboardInterrupt()
+    return _fails(error)
+
+
+@pytest.mark.parametrize(
+    "work", [pressed(AxonError("no")), _fails(AxonError("no", code=130)), _fails(KeyboardInterrupt())]
+)
+def test_ctrl_c_is_no_outcome_of_an_input(work: Any) -> None:
+    """Whatever was made of Ctrl-C: it ends the run, and is not taken for what became of one input."""
+    with pytest.raises(KeyboardInterrupt):
+        outcome.attempt(outcome.Outcome(), "config", "x", work)
+
+
+@pytest.mark.parametrize(
+    "work", [pressed(SystemExit(1)), _fails(SystemExit(130)), _fails(KeyboardInterrupt())]
+)
+def test_ctrl_c_in_a_program_is_heard(work: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same where `fab` in this process has made an exit code of it, and everything is put back."""
+    monkeypatch.setattr("invoke.program.Program.run", work)
+    before = sys.argv, sys.stdout
+    with pytest.raises(KeyboardInterrupt):
+        flags.program(["--list"])
+    assert before == (sys.argv, sys.stdout)
 
 
 @pytest.mark.parametrize(

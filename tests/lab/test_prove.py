@@ -15,10 +15,10 @@ import pytest
 from invoke.context import Context
 
 from axon_tasks.errors import AxonError, UsageError
-from axon_tasks.lab import prove
+from axon_tasks.lab import hostile, leaks, prove
 from axon_tasks.lab.load import Answer as Response
 from axon_tasks.lab.load import Settings
-from axon_tasks.lab.prove import commands, kills, races, stage, state, suite, switches
+from axon_tasks.lab.prove import commands, inputs, kills, races, secrets, stage, state, suite, switches
 from axon_tasks.lab.prove.boundaries import Watched
 from axon_tasks.lab.prove.claims import MAX_TOLD, Claim, claim_from, told
 from axon_tasks.lab.prove.commands import Ended, Line
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         {"switches": 0},
         {"requests": 10_000_000},
         {"races": 0},
+        {"inputs": 1},
         {"at": ("switch",)},
         {"at": ("switch:middle",)},
         {"at": ("$(id):begin",)},
@@ -121,6 +122,10 @@ def test_the_command_repeats_the_run() -> None:
         "kills", options
     )
     assert "invoke prove --only=switches --seed=7" == suite.command("switches", options)
+    assert "invoke prove --only=inputs --seed=7" == suite.command("inputs", options)
+    options = prove.results([], Options(inputs=20), {}, {}).options
+    assert "invoke prove --only=inputs --seed=1 --inputs=20" == suite.command("inputs", options)
+    assert "invoke prove --only=secrets --seed=1" == suite.command("secrets", options)
 
 
 def test_tables() -> None:
@@ -509,6 +514,101 @@ def test_who_switched_last_is_the_winner() -> None:
     assert "" == races.winner({"v1": ended(code=1), "v2": ended(code=3)})
 
 
+# --- inputs and secrets ----------------------------------------------------------------------------------------
+
+
+def tried_inputs(**changes: int) -> hostile.Outcome:
+    return hostile.Outcome({**dict.fromkeys([*inputs.HERE, *inputs.THERE], 400), **changes})
+
+
+def test_every_way_in_is_tried_with_the_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The seed and the number of inputs go to the corpus, and what it counts becomes two claims that hold."""
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(hostile, "run", lambda _lab, _say, **how: asked.append(how) or tried_inputs())
+    lab: Any = NoLab()
+    claims = suite.part("inputs", Options(seed=7, inputs=20)).prove(lab, lambda _: None)
+
+    assert [{"seed": 7, "most": 20}] == asked
+    assert [(2400, True), (400, True)] == [(one.cases, one.holds) for one in claims]
+    assert {"inputs": {"state": 400}} == claims[1].facts
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, ["holds", "holds"]),
+        ({"files": 0}, ["FAILED", "holds"]),
+        ({"config": 1, "outputs": 1}, ["too few cases", "holds"]),
+        ({"state": 0}, ["holds", "FAILED"]),
+        ({"state": 200}, ["holds", "too few cases"]),
+    ],
+)
+def test_a_way_in_that_is_not_tried_any_more_is_found(changes: dict[str, int], expected: list[str]) -> None:
+    """Two thousand inputs are needed, and some through each way in."""
+    assert expected == [one.verdict for one in inputs.judge(tried_inputs(**changes), Options())]
+
+
+def test_a_little_hostility_is_enough_for_a_little_proof() -> None:
+    """Where fewer things were to be spoilt on servers, fewer are needed."""
+    assert [True, True] == [one.holds for one in inputs.judge(tried_inputs(state=3), Options.quickly())]
+
+
+def test_an_input_that_was_obeyed_is_told() -> None:
+    """A violation breaks the claim about the way that it came in, and says where to look."""
+    found = tried_inputs()
+    found.violate("config", "product shell 0", "a traceback: x")
+    here, there = inputs.judge(found, Options())
+
+    assert ("FAILED", ("config: product shell 0: a traceback: x",)) == (here.verdict, here.failures)
+    assert there.holds
+
+
+def watch(*found: str, code: int = 0) -> leaks.Watch:
+    spilt = tuple(leaks.sampler.Leak(name, "raw", "the output") for name in found)
+    return leaks.Watch(code, "said", spilt, frozenset(), rounds=3, processes=20)
+
+
+def findings(*watched: leaks.Watch) -> leaks.Findings:
+    found = leaks.Findings({leaks.ARRIVED: 2, leaks.PLANTED: 6})
+    for one in watched:
+        leaks.judge(found, "a deploy", one, 0, lambda _: None)
+    return found
+
+
+def test_commands_that_keep_their_secrets_are_counted() -> None:
+    """Each command is a case, and how closely it was looked at is a fact."""
+    claims = secrets.judge(findings(*[watch()] * 15))
+
+    assert [(15, "commands"), (2, "variables"), (6, "places")] == [(one.cases, one.unit) for one in claims]
+    assert [True] * 3 == [one.holds for one in claims]
+    assert {"processes": 300, "rounds": 45} == claims[0].facts
+
+
+@pytest.mark.parametrize(
+    ("last", "expected"),
+    [
+        (watch("a password"), "commands: a deploy: a password (raw) in the output"),
+        (watch(code=1), "commands: a deploy: exit code 1 and not 0: said"),
+    ],
+)
+def test_a_secret_that_leaks_is_told(last: leaks.Watch, expected: str) -> None:
+    """A leak breaks the claim, and so does a command that did not come to what it was watched for."""
+    claims = secrets.judge(findings(*[watch()] * 14, last))
+
+    assert (("FAILED", (expected,)), [True, True]) == (
+        (claims[0].verdict, claims[0].failures), [one.holds for one in claims[1:]],
+    )  # fmt: skip
+
+
+def test_a_control_that_fails_is_told() -> None:
+    """If a planted secret is not found, or the application has none, then nothing was proven."""
+    found = findings(*[watch()] * 15)
+    found.violate(leaks.PLANTED, "/tmp/planted", "it was not found there")
+    found.violate(leaks.ARRIVED, "a variable", "the application does not have it")
+
+    assert ["holds", "FAILED", "FAILED"] == [one.verdict for one in secrets.judge(found)]
+
+
 # --- state -----------------------------------------------------------------------------------------------------
 
 STATE = "/var/lib/axon/shop/prod"
@@ -675,7 +775,13 @@ def test_a_part_that_cannot_be_carried_out_is_a_claim_that_does_not_hold() -> No
     clock = itertools.count()
     lab: Any = NoLab()
     tried = list(
-        suite.run(lab, Options(), lambda _: None, lambda: next(clock), lambda name, _: Part(outcomes[name]))
+        suite.run(
+            lab,
+            Options(tuple(outcomes)),
+            lambda _: None,
+            lambda: next(clock),
+            lambda name, _: Part(outcomes[name]),
+        )
     )
 
     assert ["switches", "kills", "races"] == [name for name, _, _ in tried]
@@ -713,7 +819,7 @@ def test_the_task_fails_if_a_claim_does(pretended: dict[str, Claim | AxonError],
         prove_task.prove(Context(), out=str(out))
 
     assert 1 == failed.value.code
-    assert 3 == len(json.loads(out.read_text())["claims"])
+    assert list(PARTS) == [one["part"] for one in json.loads(out.read_text())["claims"]]
 
 
 @pytest.mark.parametrize(
@@ -722,6 +828,8 @@ def test_the_task_fails_if_a_claim_does(pretended: dict[str, Claim | AxonError],
         {"only": "nothing"},
         {"seed": "many"},
         {"quick": True, "kills": "7"},
+        {"quick": True, "inputs": "7"},
+        {"inputs": "all"},
         {"quick": True, "at": "switch:begin"},
         {"at": "never"},
         {"out": "table.md"},

@@ -45,7 +45,7 @@ def run(lab: Lab | None, say: Callable[[str], None], *, seed: int = 0, most: int
         from axon_tasks.lab.hostile.state import run as run_state
 
         say("Hostile inputs: the state on servers")
-        _add(outcome, run_state(lab, most=most))
+        _add(outcome, run_state(lab, seed=seed, most=most))
     say(str(outcome))
     return outcome
 

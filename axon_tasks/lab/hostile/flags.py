@@ -19,6 +19,7 @@ from axon_tasks.config.images import is_digest, is_tag
 from axon_tasks.lab.bench import local
 from axon_tasks.lab.bench.listing import write_fabfile
 from axon_tasks.lab.hostile.config import BASE
+from axon_tasks.lab.hostile.outcome import heed_ctrl_c
 from axon_tasks.lab.hostile.values import is_printable
 
 if TYPE_CHECKING:
@@ -97,7 +98,10 @@ def program(words: Sequence[str]) -> Ended:
             with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
                 make_program().run(sys.argv)
         except SystemExit as ended:
+            heed_ctrl_c(ended, ended.code)
             code = ended.code if isinstance(ended.code, int) else 0 if ended.code is None else 1
+        except KeyboardInterrupt:
+            raise
         except BaseException:  # noqa: BLE001  (what a user would see as a traceback is what is looked for)
             code = None
             err.write(traceback.format_exc())

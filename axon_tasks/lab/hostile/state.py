@@ -91,11 +91,12 @@ class Spoilt:
     repair: str
 
 
-def run(lab: Lab, *, most: int | None = None) -> Outcome:
+def run(lab: Lab, *, seed: int = 0, most: int | None = None) -> Outcome:
     """Spoil the state of a product in the lab, one thing at a time.
 
     Args:
         lab: A lab that is up.
+        seed: Another one has each thing meet another command, and with `most` chooses other things.
         most: How many things to spoil, spread over all of them; None for all.
 
     Returns:
@@ -109,7 +110,7 @@ def run(lab: Lab, *, most: int | None = None) -> Outcome:
         known = list(_everything(made, canaries))
         step = 1 if most is None else max(1, len(known) // most)
         with inside(made.folder):
-            for index, spoilt in enumerate(known[::step]):
+            for index, spoilt in enumerate(known[seed % step :: step], start=seed):
                 _try(outcome, made, spoilt, COMMANDS[index % len(COMMANDS)])
             _all_names(outcome, made, canaries)
         for server in made.servers:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from axon_tasks.errors import UsageError
 
 #: The parts, in the order in which they are told. Each has an entry in `suite.REGISTRY`.
-PARTS = ("switches", "kills", "races")
+PARTS = ("switches", "kills", "races", "inputs", "secrets")
 
 #: Bounds, so that a mistake in a number does not become a day.
 _BOUNDS = {
@@ -17,6 +17,7 @@ _BOUNDS = {
     "requests": (100, 1_000_000),
     "kills": (0, 1000),
     "races": (1, 1000),
+    "inputs": (2, 1000),
 }
 _BOUNDARY = re.compile(r"[a-z]+(@[A-Za-z0-9.-]+)?:(begin|end)", re.ASCII)
 _TIME = re.compile(r"(\d{1,3}(\.\d{1,6})?)s", re.ASCII)
@@ -36,6 +37,7 @@ class Options:
         at: The boundaries that are tried, by name, or times such as `1.25s`, and nothing else; none for those of
             `boundaries` and `kills`.
         races: How many pairs of deploys.
+        inputs: How many hostile inputs each place is given, and how many things are spoilt on servers; None for all.
     """
 
     only: tuple[str, ...] = PARTS
@@ -46,6 +48,7 @@ class Options:
     boundaries: int | None = None
     at: tuple[str, ...] = ()
     races: int = 50
+    inputs: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense or would take for ever.
@@ -60,7 +63,7 @@ class Options:
             )
         for name, (low, high) in _BOUNDS.items():
             value = getattr(self, name)
-            if not low <= value <= high:
+            if value is not None and not low <= value <= high:
                 raise UsageError(f"--{name}={value}: between {low} and {high}.")
         for name in self.at:
             if not _BOUNDARY.fullmatch(name) and not _TIME.fullmatch(name):
@@ -77,4 +80,4 @@ class Options:
     @classmethod
     def quickly(cls, only: tuple[str, ...] = PARTS, seed: int = 1) -> Options:
         """A smoke test: a little of every part."""
-        return cls(only, seed, switches=4, requests=2000, kills=3, boundaries=4, races=3)
+        return cls(only, seed, switches=4, requests=2000, kills=3, boundaries=4, races=3, inputs=2)

@@ -23,6 +23,8 @@ REGISTRY = {
     "switches": ("switches", "Switches"),
     "kills": ("kills", "Kills"),
     "races": ("races", "Races"),
+    "inputs": ("inputs", "Inputs"),
+    "secrets": ("secrets", "Secrets"),
 }
 
 
@@ -77,7 +79,10 @@ def command(part: str, options: Mapping[str, Any]) -> str:
     """What to type to try a part's claims again: the flags that are not what they usually are."""
     usual = asdict(Options())
     words = [f"--only={part}", f"--seed={options['seed']}"]
-    counts = {"switches": ("switches", "requests"), "kills": ("kills", "boundaries"), "races": ("races",)}
+    counts = {
+        "switches": ("switches", "requests"), "kills": ("kills", "boundaries"), "races": ("races",),
+        "inputs": ("inputs",),
+    }  # fmt: skip
     changed = [name for name in counts.get(part, ()) if options[name] != usual[name]]
     words += [f"--{name}={options[name]}" for name in changed]
     if part == "kills" and options["at"]:
