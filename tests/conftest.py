@@ -37,6 +37,13 @@ def lab() -> Lab:
     return running
 
 
+@pytest.fixture
+def uncovered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No coverage in the processes that a test starts: it takes `fab` as long again as it takes itself."""
+    for name in [name for name in os.environ if name.startswith("COVERAGE_")]:
+        monkeypatch.delenv(name)
+
+
 def pytest_itemcollected(item: pytest.Item) -> None:
     if item.get_closest_marker("lab") and not hasattr(getattr(item, "function", None), "isolated"):
         # There is one lab, and its tests change it: one process runs them all, others run the rest meanwhile.

@@ -318,7 +318,7 @@ def verdict(run: Deployment, result: Result) -> AxonError | None:
         return InterruptedRunError("\n".join([words, *map(str, [*errors, *left]), told]))
     if run.switched:
         errors = [_after_switch(error) for error in errors]
-    return DeployFailedError([*errors, *left], told)
+    return DeployFailedError([*errors, *(one for one in left if str(one) not in set(map(str, errors)))], told)
 
 
 def undo(run: Deployment, begun: Sequence[Step]) -> list[AxonError]:

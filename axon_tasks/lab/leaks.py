@@ -325,14 +325,14 @@ def run(lab: Lab, say: Callable[[str], None]) -> Findings:
     say("Secrets: a planted one, which must be found")
     plant(lab, found)
     with secretive(lab) as made:
+        moments: set[str] = set()
         for name, words, code in stories():
             seen = made.watch(*words)
             judge(found, name, seen, code, say)
-            if words[0] == "deploy" and code == 0 and "--dry-run" not in words:
-                for moment in sorted(_MOMENTS - seen.seen):
-                    found.violate(
-                        COMMANDS, name, f"`{moment}` was not seen: it was not looked at closely enough"
-                    )
+            moments |= seen.seen
+        # Of all stories together: on a busy machine one program may come and go between two looks.
+        for moment in sorted(_MOMENTS - moments):
+            found.violate(COMMANDS, moment, "this was not seen: it was not looked at closely enough")
         for name, seen, code in failures(made):
             judge(found, name, seen, code, say)
         for left in made.logins():

@@ -17,7 +17,7 @@ from reading import until_it_says
 if TYPE_CHECKING:
     from conftest import Product
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.usefixtures("uncovered")]
 
 
 def timeline(product: Product) -> list[dict[str, Any]]:

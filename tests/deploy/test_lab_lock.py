@@ -161,6 +161,7 @@ def test_the_status_of_a_lock(product: Product, deployers: Deployers) -> None:
     assert "free" == standing(product)
     nothing = product.fab("lock.break", "--env=prod", "--token=00000000")
     assert (0, "prod: nobody has the lock; nothing was done\n") == (nothing.returncode, nothing.stdout)
+    product.settings["defaults"]["health"] = {"path": "/api/health", "timeout": "60s"}
     first = deployers.holding("sick")
     shown = json.loads(product.fab("lock.status", "--env=prod", "--json").stdout)
     assert ("locked", first.pid) == (shown["state"], shown["owner"]["pid"])

@@ -12,7 +12,7 @@ import pytest
 if TYPE_CHECKING:
     from axon_tasks.lab import Lab
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.usefixtures("uncovered")]
 
 
 def test_demo(lab: Lab) -> None:

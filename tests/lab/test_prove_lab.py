@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from axon_tasks.lab.prove import Claim
     from axon_tasks.lab.prove.site import Site
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.usefixtures("uncovered")]
 
 PROJECT = Path(__file__).resolve().parents[2]
 

@@ -61,9 +61,12 @@ def test_a_result_tells_when_and_how_much(fleet: Fleet, wait_until: Callable[...
 def test_a_failure_tells_how_much(fleet: Fleet) -> None:
     """What a failed batch had sent and waited for, and when its sections began, is in the error."""
     batch = Batch("b", shell="dash").add("sleep 0.3", "a").add("sleep 4711", "b").add("true", "c")
-    with pytest.raises(BatchTimeoutError) as caught:
-        batch.run(fleet["app1"], timeout=1)
-    partial = caught.value.partial
+    for seconds in (1, 5, 25):  # a busy machine may not even reach the second section within one second
+        with pytest.raises(BatchTimeoutError) as caught:
+            batch.run(fleet["app1"], timeout=seconds)
+        partial = caught.value.partial
+        if partial["b"].offset:
+            break
     assert partial["b"].offset >= 0.25
     assert 0.0 == partial["c"].offset
     assert partial.round_trips >= 1
