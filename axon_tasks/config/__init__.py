@@ -2,7 +2,7 @@
 
 from axon_tasks.config.faults import ConfigurationFaults, Fault, ValueFault, nearest
 from axon_tasks.config.images import ImageReference
-from axon_tasks.config.load import Loaded, find_hosts_file, load, read
+from axon_tasks.config.load import Loaded, load, read
 from axon_tasks.config.models import (
     Container,
     Drain,
@@ -17,6 +17,7 @@ from axon_tasks.config.models import (
     Tls,
 )
 from axon_tasks.config.secret import MASK, Secret
+from axon_tasks.hosts_file import find_hosts_file
 
 __all__ = [
     "MASK",

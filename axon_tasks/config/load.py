@@ -16,16 +16,12 @@ from axon_tasks.config.document import MOST_BYTES, Block, Items, Scalar, read_do
 from axon_tasks.config.faults import ConfigurationFaults, Place, Report, ValueFault, listed, nearest, shown
 from axon_tasks.config.images import ImageReference
 from axon_tasks.errors import ConfigurationError
+from axon_tasks.hosts_file import VARIABLE, find_hosts_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pydantic_core import ErrorDetails
-
-FILE_NAME = "hosts.yml"
-
-#: The environment variable that names the file.
-VARIABLE = "AXON_HOSTS"
 
 #: More faults than this are not worked out: a file of nothing but mistakes must not keep the program busy.
 _MOST_FAULTS = 1000
@@ -51,29 +47,6 @@ class Loaded:
 
     project: models.Project
     values: Block
-
-
-def find_hosts_file(start: Path | None = None, environ: Mapping[str, str] | None = None) -> Path:
-    """Find `hosts.yml`: the file that AXON_HOSTS names, else the nearest one in a folder or above it.
-
-    Args:
-        start: Where to begin; default: the working directory.
-        environ: Default: the environment of the process.
-
-    Raises:
-        ConfigurationError: There is none.
-    """
-    named = (os.environ if environ is None else environ).get(VARIABLE)
-    if named:
-        return Path(named)
-    folder = (start or Path.cwd()).absolute()
-    for candidate in (folder, *folder.parents):
-        if (candidate / FILE_NAME).is_file():
-            return candidate / FILE_NAME
-    raise ConfigurationError(
-        f"There is no {FILE_NAME} in {folder} or above it.",
-        hint=f"Change to the project's folder, or name the file: --hosts-file=FILE or {VARIABLE}=FILE.",
-    )
 
 
 def load(path: Path | str | None = None, environ: Mapping[str, str] | None = None) -> models.Project:

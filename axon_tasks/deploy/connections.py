@@ -6,6 +6,7 @@ import threading
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
+from axon_tasks.deploy.inventory import inventory_of
 from axon_tasks.errors import AxonError
 from axon_tasks.remote import Fleet
 
@@ -15,9 +16,9 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from axon_tasks.config import Project
     from axon_tasks.deploy.timeline import Recorder
     from axon_tasks.remote import Connection
+    from axon_tasks.remote.fleet import ProjectLike
 
 #: Threads that connect at the same time.
 _THREADS = 32
@@ -30,18 +31,28 @@ class Connections:
     that cannot be reached is tried once, however many steps ask for it.
 
     Args:
-        project: The servers.
+        inventory: How to reach the servers.
         recorder: Notes when each was connected to.
         prepare: Whether to open shells before they are needed; not where one thing is done after the other.
     """
 
-    def __init__(self, project: Project, recorder: Recorder, *, prepare: bool = True) -> None:
-        self.project = project
+    def __init__(self, inventory: ProjectLike, recorder: Recorder, *, prepare: bool = True) -> None:
         self.recorder = recorder
         self.span = recorder.begin("run", "run")
-        self._fleet = Fleet(project, prepare=prepare)
+        self._inventory = inventory
+        self._prepare = prepare
+        self._fleet = Fleet(inventory, prepare=prepare)
         self._opening: dict[str, Future[Connection]] = {}
         self._guard = threading.Lock()
+
+    def lead_to(self, inventory: ProjectLike) -> None:
+        """Use these settings from now on. What was opened is closed if it may lead somewhere else."""
+        if inventory_of(inventory) == inventory_of(self._inventory):
+            return
+        self._fleet.close()
+        with self._guard:
+            self._inventory, self._opening = inventory, {}
+            self._fleet = Fleet(inventory, prepare=self._prepare)
 
     def open_early(self, servers: Iterable[str]) -> None:
         """Begin to connect, in the background; what fails is told to whoever needs the server."""

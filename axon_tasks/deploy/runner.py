@@ -22,7 +22,7 @@ _GIVEN_BACK = 10.0
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from axon_tasks.config import Environment
+    from axon_tasks.config import Environment, Project
     from axon_tasks.deploy.connections import Connections
     from axon_tasks.deploy.engine import Listener, Result
     from axon_tasks.deploy.run import Options
@@ -58,11 +58,13 @@ class Session:
     """Several runs over one set of connections.
 
     Args:
+        project: The settings of everything.
         connections: One per server.
         told: Called when somebody asks to stop, to say so.
     """
 
-    def __init__(self, connections: Connections, told: Callable[[], None]) -> None:
+    def __init__(self, project: Project, connections: Connections, told: Callable[[], None]) -> None:
+        self._project = project
         self._connections = connections
         self._told = told
         self._engines: list[Engine] = []
@@ -81,7 +83,7 @@ class Session:
             span=span,
             sequential=options.sequential,
         )
-        return Deployment(self._connections.project, environment, servers, listener, options)
+        return Deployment(self._project, environment, servers, listener, options)
 
     def run(self, run: Deployment, steps: Sequence[Step]) -> AxonError | None:
         """Run a plan to its end, and take back what it has started if it failed before its commit.
@@ -133,6 +135,7 @@ class Session:
 
 
 def alone(
+    project: Project,
     connections: Connections,
     environment: Environment,
     options: Options,
@@ -143,6 +146,7 @@ def alone(
     """Run another plan than that of a deploy, for one environment.
 
     Args:
+        project: The settings of everything.
         connections: To the servers.
         environment: Where.
         options: What the command line says.
@@ -153,7 +157,7 @@ def alone(
     Raises:
         AxonError: It failed; what it had started is removed again.
     """
-    opened = Session(connections, told)
+    opened = Session(project, connections, told)
     run = opened.prepare(environment, options, listener)
     steps = plan_of(run)
     failed: list[AxonError | None] = []
@@ -168,6 +172,7 @@ def alone(
 
 
 def deploy(
+    project: Project,
     connections: Connections,
     environments: Sequence[Environment],
     options: Options,
@@ -177,6 +182,7 @@ def deploy(
     """Deploy environments, side by side where they share no app server, in the order given where they do.
 
     Args:
+        project: The settings of everything.
         connections: To the servers.
         environments: What to deploy; a version must be known for each.
         options: What the command line says.
@@ -190,7 +196,7 @@ def deploy(
         InterruptedRunError: Ctrl-C was pressed twice.
     """
     threading.Thread(target=_warm_up, args=(connections,), name="axon-templates", daemon=True).start()
-    opened = Session(connections, told)
+    opened = Session(project, connections, told)
     runs = [opened.prepare(one, options, listener(one.name)) for one in environments]
     outcomes = {run.environment.name: Outcome(run.environment.name, run, not_begun(run)) for run in runs}
     steps = [_whole(run) for run in runs]

@@ -168,7 +168,14 @@ class Recorder:
         self._exit_code: int | None = None
         self._seconds: float | None = None
         self._who = ""
-        self.run_id, self.path = _reserve(folder, f"{self._began:%Y%m%d-%H%M%S}-{os.getpid()}")
+        self.run_id = f"{self._began:%Y%m%d-%H%M%S}-{os.getpid()}"
+        self.path: Path | None = None
+        if folder is not None:
+            self.keep_in(folder)
+
+    def keep_in(self, folder: Path) -> None:
+        """Keep the run in a project's folder from now on; that gives it an id which no other run has there."""
+        self.run_id, self.path = _reserve(folder, self.run_id)
 
     def now(self) -> float:
         """Seconds since the run began."""
@@ -330,10 +337,8 @@ def _cut(text: str) -> str:
     return text if len(text) <= _LONGEST_TEXT else f"{text[: _LONGEST_TEXT - 1]}…"
 
 
-def _reserve(folder: Path | None, wanted: str) -> tuple[str, Path | None]:
+def _reserve(folder: Path, wanted: str) -> tuple[str, Path | None]:
     """A run id that no other run has, and its file; creating the directory is what reserves it."""
-    if folder is None:
-        return wanted, None
     try:
         home = folder / ".axon"
         home.mkdir(mode=0o700, exist_ok=True)

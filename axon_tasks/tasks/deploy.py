@@ -83,7 +83,6 @@ def deploy(
     3 locked by somebody else; 4 a server cannot be reached or its host key is not the known one; 5 failed after
     the switch; 130 interrupted. With several environments, the first of 5, 3, 4 and 1 that one of them has.
     """
-    project, chosen = environments(env, hosts_file)
     if json and not dry_run:
         raise UsageError("--json goes with --dry-run.", hint="What a run did: fab timeline --json")
     command, patience = command_line(), duration(wait_lock or "0", "wait-lock")
@@ -98,19 +97,29 @@ def deploy(
 
     if dry_run:
         typed = command.replace(" --dry-run", "").replace(" --json", "")
+        project, chosen = environments(env, hosts_file)
         sys.stdout.write(_plans(project, chosen, options(typed, "RUN"), as_json=json) + "\n")
         return
-    for environment in chosen:
-        environment.image_reference(tag)  # a missing tag is told before any server is contacted
+
+    from axon_tasks.deploy import inventory
     from axon_tasks.deploy.connections import Connections
     from axon_tasks.deploy.timeline import Recorder
 
-    recorder = Recorder(command=command, folder=project.root)
-    with ended_like_ctrl_c(), Connections(project, recorder, prepare=not sequential) as connections:
+    recorder = Recorder(command=command)
+    recalled = None if sequential else inventory.recall(hosts_file, env, tag)
+    known = recalled.inventory if recalled else inventory.Inventory({})
+    with ended_like_ctrl_c(), Connections(known, recorder, prepare=not sequential) as connections:
+        # The way to the servers takes its time; checking the settings, and what is imported next, takes some, too.
+        connections.open_early(recalled.servers if recalled else ())
+        project, chosen = environments(env, hosts_file)
+        for environment in chosen:
+            environment.image_reference(tag)  # a missing tag is told before any server is contacted
+        recorder.keep_in(project.root)
+        connections.lead_to(project)
         if not sequential:
-            # The way to the servers takes its time; what is imported next takes some, too.
             connections.open_early(server for one in chosen for server in one.servers)
-        _deploy(connections, chosen, options(command, recorder.run_id))
+        inventory.remember(project)
+        _deploy(project, connections, chosen, options(command, recorder.run_id))
 
 
 def _plans(project: Project, chosen: Sequence[Environment], options: Options, *, as_json: bool) -> str:
@@ -126,10 +135,12 @@ def _plans(project: Project, chosen: Sequence[Environment], options: Options, *,
     )
 
 
-def _deploy(connections: Connections, chosen: Sequence[Environment], options: Options) -> None:
+def _deploy(
+    project: Project, connections: Connections, chosen: Sequence[Environment], options: Options
+) -> None:
     began, recorder = time.monotonic(), connections.recorder
     try:
-        outcomes = _run(connections, chosen, options)
+        outcomes = _run(project, connections, chosen, options)
     except AxonError as error:
         recorder.finish(outcome="failed", exit_code=error.code)
         raise
@@ -147,13 +158,15 @@ def _deploy(connections: Connections, chosen: Sequence[Environment], options: Op
         raise failure
 
 
-def _run(connections: Connections, chosen: Sequence[Environment], options: Options) -> list[Outcome]:
+def _run(
+    project: Project, connections: Connections, chosen: Sequence[Environment], options: Options
+) -> list[Outcome]:
     from axon_tasks.deploy.runner import deploy as run_deploy
     from axon_tasks.report import live, outcome
 
     with live.screen(sys.stdout, [one.name for one in chosen]) as screen:
         return run_deploy(
-            connections, chosen, options, screen.listener, lambda: screen.line(outcome.STOPPING)
+            project, connections, chosen, options, screen.listener, lambda: screen.line(outcome.STOPPING)
         )
 
 

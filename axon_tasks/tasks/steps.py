@@ -48,6 +48,7 @@ def _run(
             live.screen(sys.stdout, [environment.name]) as screen,
         ):
             run = runner.alone(
+                project,
                 connections,
                 environment,
                 options,

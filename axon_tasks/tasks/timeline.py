@@ -74,7 +74,7 @@ def project_folder(hosts_file: str) -> Path:
     """The folder in which runs are kept: the one of `hosts.yml`, whether that file is valid or not."""
     from pathlib import Path
 
-    from axon_tasks.config.load import find_hosts_file
+    from axon_tasks.hosts_file import find_hosts_file
 
     found = Path(hosts_file) if hosts_file else find_hosts_file()
     try:

@@ -11,8 +11,10 @@ import pytest
 
 from axon_tasks.deploy import connections as module
 from axon_tasks.deploy.connections import Connections
+from axon_tasks.deploy.inventory import Inventory
 from axon_tasks.deploy.timeline import Recorder
 from axon_tasks.errors import UnreachableError
+from axon_tasks.remote.fleet import AdHocHost
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,8 +53,12 @@ def lines(monkeypatch: pytest.MonkeyPatch) -> Lines:
     return made
 
 
-def opened() -> Connections:
-    return Connections(None, Recorder(command="test"))  # type: ignore[arg-type]
+def opened(address: str = "10.0.0.21") -> Connections:
+    return Connections(leading_to(address), Recorder(command="test"))
+
+
+def leading_to(address: str) -> Inventory:
+    return Inventory({"app1": AdHocHost("app1", address)})
 
 
 def noted(connections: Connections) -> list[tuple[str, str]]:
@@ -113,3 +119,12 @@ def test_a_connection_that_broke_is_opened_again(lines: Lines) -> None:
         first.is_connected = False  # type: ignore[misc]
         assert first is not connections["app1"]
         assert ["app1", "app1"] == lines.asked
+
+
+@pytest.mark.parametrize(("address", "same"), [("10.0.0.21", True), ("10.0.0.22", False)])
+def test_what_leads_somewhere_else_is_closed(lines: Lines, address: str, same: bool) -> None:
+    """A connection that was opened before the settings were checked is used only if they lead to the same server."""
+    with opened() as connections:
+        first = connections["app1"]
+        connections.lead_to(leading_to(address))
+        assert (same, not same) == (first is connections["app1"], lines.closed)

@@ -116,7 +116,7 @@ def test_what_is_sent_is_what_was_printed(product: Product, monkeypatch: pytest.
 
     monkeypatch.setattr(Batch, "start", spy)
     with Connections(project, Recorder(command="test")) as connections:
-        outcomes = runner.deploy(connections, [environment], options, lambda _name: Silent())
+        outcomes = runner.deploy(project, connections, [environment], options, lambda _name: Silent())
     assert [None] == [one.error for one in outcomes]
     assert len(sent) > 15
     for server, label, sudo, text in sent:

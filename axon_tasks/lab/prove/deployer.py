@@ -63,7 +63,7 @@ def run(hosts_file: str, env: str, tag: str, reached: Callable[[str], None]) -> 
     with Connections(project, recorder) as connections, live.screen(sys.stdout, [env]) as screen:
         connections.open_early(environment.servers)
         outcomes = deploy(
-            connections, [environment], options, lambda name: Watched(screen.listener(name), reached)
+            project, connections, [environment], options, lambda name: Watched(screen.listener(name), reached)
         )
     error = outcomes[0].error
     recorder.finish(outcome="failed" if error else "ok", exit_code=error.code if error else 0)

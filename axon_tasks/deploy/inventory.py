@@ -1,0 +1,189 @@
+"""How the servers are reached, kept from the last run, so that connecting need not wait for the settings to be checked.
+
+Checking `hosts.yml` takes as long as connecting to the servers that it names: mostly, the import of what checks it. A file
+that has not changed since it was found right is right, so both go on at the same time. Only what leads to a server is kept,
+beside the runs, for its owner alone; no secret is. Whatever is doubtful is not used: connecting then begins when the file
+has been checked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from axon_tasks import __version__
+from axon_tasks.deploy.timeline import replace_file
+from axon_tasks.errors import AxonError
+from axon_tasks.hosts_file import find_hosts_file
+from axon_tasks.remote.fleet import AdHocHost
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from axon_tasks.config import Project
+    from axon_tasks.remote.fleet import HostLike, ProjectLike
+
+FILE_NAME = "inventory.json"
+
+#: More is no file of this program.
+_MOST_BYTES = 4 * 2**20
+_VARIABLE = re.compile(rb"\$\{([A-Za-z_][A-Za-z0-9_]*)")
+#: A tag that is certainly one (the grammar of distribution/reference); another one is for the settings to judge.
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """How to reach servers; a `ProjectLike`.
+
+    Attributes:
+        hosts: By name.
+        known_hosts: The project's own file of host keys.
+    """
+
+    hosts: Mapping[str, AdHocHost]
+    known_hosts: Path | None = None
+
+
+@dataclass(frozen=True)
+class Recalled:
+    """What was kept.
+
+    Attributes:
+        inventory: All hosts.
+        servers: Those of the environments that were asked for.
+    """
+
+    inventory: Inventory
+    servers: tuple[str, ...]
+
+
+def inventory_of(project: ProjectLike) -> Inventory:
+    """What of a project leads to its servers."""
+    return Inventory({name: _plain(host) for name, host in project.hosts.items()}, project.known_hosts)
+
+
+def recall(
+    hosts_file: str, env: str, tag: str | None, environ: Mapping[str, str] | None = None
+) -> Recalled | None:
+    """The servers of some environments, if the file is the one that was right the last time.
+
+    Args:
+        hosts_file: As named on the command line, or empty.
+        env: The environments, as named on the command line.
+        tag: The same of the version.
+        environ: Default: the environment of the process.
+    """
+    environ = os.environ if environ is None else environ
+    try:
+        source = (Path(hosts_file) if hosts_file else find_hosts_file(environ=environ)).absolute()
+        kept = _read(source.parent / ".axon" / FILE_NAME)
+        if kept["digest"] != _digest(source, environ):
+            return None
+        names = dict.fromkeys(name for name in re.split(r"[,\s]+", env) if name)
+        environments = [kept["environments"][name] for name in names]
+        if not all(_TAG.fullmatch(tag) if tag is not None else one["tag"] for one in environments):
+            return None
+        servers = tuple(dict.fromkeys(server for one in environments for server in one["servers"]))
+        known = kept["known_hosts"]
+        hosts = {name: _host(name, one) for name, one in kept["hosts"].items()}
+        inventory = Inventory(hosts, Path(known) if known else None)
+    except (AxonError, OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return Recalled(inventory, servers) if servers and set(servers) <= hosts.keys() else None
+
+
+def remember(project: Project, environ: Mapping[str, str] | None = None) -> None:
+    """Keep how the servers of a project are reached, for the next run; where that is not sure, nothing.
+
+    Args:
+        project: Settings that were found right.
+        environ: As they were read with; default: the environment of the process.
+    """
+    environ = os.environ if environ is None else environ
+    place = project.root / ".axon" / FILE_NAME
+    try:
+        if not may_be_kept(project, environ):
+            place.unlink(missing_ok=True)
+            return
+        hosts = {name: _document(host) for name, host in inventory_of(project).hosts.items()}
+        environments = {
+            one.name: {"servers": list(one.servers), "tag": one.tag is not None}
+            for one in project.environments.values()
+        }
+        document = {
+            "digest": _digest(project.source, environ),
+            "known_hosts": str(project.known_hosts) if project.known_hosts else None,
+            "hosts": hosts,
+            "environments": environments,
+        }
+        text = json.dumps(document, indent=1) + "\n"
+        if not place.is_file() or place.read_text(encoding="utf-8") != text:
+            replace_file(place, text)
+    except (OSError, ValueError):
+        return  # the next run connects a little later, and that is all
+
+
+def may_be_kept(project: Project, environ: Mapping[str, str]) -> bool:
+    """Whether the way to the servers holds no secret and does not depend on the value of a variable."""
+    if any(host.passphrase is not None for host in project.hosts.values()):
+        return False
+    values = [environ.get(name, "") for name in _variables(project.source.read_bytes())]
+    told = [text for host in inventory_of(project).hosts.values() for text in _texts(host)]
+    told.append(str(project.known_hosts or ""))
+    return not any(value and value in text for value in values for text in told)
+
+
+def _plain(host: HostLike) -> AdHocHost:
+    return AdHocHost(
+        name=host.name,
+        address=host.address,
+        user=host.user,
+        port=host.port,
+        key=host.key,
+        passphrase=host.passphrase,
+        jump=host.jump,
+        host_keys=host.host_keys,
+        connect_timeout=host.connect_timeout,
+    )
+
+
+def _document(host: AdHocHost) -> dict[str, Any]:
+    kept = {name: value for name, value in asdict(host).items() if name not in {"name", "passphrase"}}
+    return {**kept, "key": str(host.key) if host.key else None}
+
+
+def _host(name: str, kept: Mapping[str, Any]) -> AdHocHost:
+    return AdHocHost(name=name, **{**kept, "key": Path(kept["key"]) if kept["key"] else None})
+
+
+def _texts(host: AdHocHost) -> Iterable[str]:
+    return (str(value) for value in _document(host).values() if value is not None)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    with os.fdopen(handle, "rb") as file:
+        if os.fstat(file.fileno()).st_uid != os.geteuid():
+            raise ValueError(path)
+        found = json.loads(file.read(_MOST_BYTES))
+    if not isinstance(found, dict):
+        raise TypeError(path)
+    return found
+
+
+def _variables(content: bytes) -> list[str]:
+    return sorted({name.decode() for name in _VARIABLE.findall(content)})
+
+
+def _digest(source: Path, environ: Mapping[str, str]) -> str:
+    """What must be the same for the file to be right again: itself, who checks it, and which variables there are."""
+    content = source.read_bytes()
+    known = [name for name in _variables(content) if name in environ]
+    told = json.dumps([__version__, str(source), os.path.expanduser("~"), known]).encode()  # noqa: PTH111  (a missing home is no error here)
+    return hashlib.sha256(told + b"\0" + content).hexdigest()
