@@ -11,11 +11,13 @@ import functools
 import random
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from axon_tasks.errors import LockedError
 from axon_tasks.lab.bench.product import TAGS
 from axon_tasks.lab.prove import commands, stage
+from axon_tasks.lab.prove.commands import Command
 from axon_tasks.lab.prove.stage import Case, Stage
 
 if TYPE_CHECKING:
@@ -47,6 +49,7 @@ class Races:
         self.options = options
         self.random = random.Random(options.seed)  # the same in each run, no secret
         self.ends: Counter[str] = Counter()
+        self.locked_out: list[float] = []
 
     def prove(self, lab: Lab, say: Say) -> list[Claim]:
         """Race, and look at what is left.
@@ -65,9 +68,16 @@ class Races:
         text = "Of two deploys at the same time one wins each time, and never is there a mixed state"
         ends = dict(sorted(self.ends.items()))
         return [
-            stage.claim(PART, text, "races", cases, total, exit_codes=ends),
+            stage.claim(
+                PART, text, "races", cases, total, exit_codes=ends, seconds_until_told=self._until_told()
+            ),
             stage.judge(PART, loads),
         ]
+
+    def _until_told(self) -> dict[str, float]:
+        """How long it took from Enter to the word that somebody else deploys: not judged, because machines differ."""
+        told = sorted(self.locked_out)
+        return {"median": round(told[len(told) // 2], 2), "most": round(told[-1], 2)} if told else {}
 
     def _offset(self) -> float:
         """Seconds by which the second version comes later; negative if it comes first."""
@@ -78,6 +88,7 @@ class Races:
         """One race, and what is not as it should be after it."""
         ended = start_both(where, offset)
         self.ends["+".join(str(code) for code in sorted(one.code for one in ended.values()))] += 1
+        self.locked_out += [one.seconds for one in ended.values() if one.code == _LOCKED]
         case.failures += faults(ended)
         where.tag = winner(ended) or where.tag
         case.failures += where.site.settle(where.tag)
@@ -97,7 +108,9 @@ def start_both(where: Stage, offset: float) -> dict[str, Ended]:
         first = stack.enter_context(commands.running(site.words(order[0]), site.product.folder))
         time.sleep(abs(offset))
         second = stack.enter_context(commands.running(site.words(order[1]), site.product.folder))
-        return {order[0]: first.wait(), order[1]: second.wait()}
+        # Both at once: a command has ended when somebody sees it.
+        pool = stack.enter_context(ThreadPoolExecutor(max_workers=2))
+        return dict(zip(order, pool.map(Command.wait, (first, second)), strict=True))
 
 
 def faults(ended: Mapping[str, Ended]) -> list[str]:
