@@ -37,6 +37,9 @@ _LOCAL = {"lab.up": ("apps", "rtt"), "lab.shell": ("host",), "bench": ("only", "
 #: Tasks that read no `hosts.yml` and do nothing but what they are asked to.
 _OTHERS = {"config.schema": ("out",)}
 
+#: What a deploy ends with that was stopped by Ctrl-C: it has taken back what it did, and of the interrupt only this is left.
+_INTERRUPTED = 130
+
 #: What a flag of that name needs to be right, where another one is hostile.
 _RIGHT = {"env": "prod", "job": "retire-1", "tag": "v1", "run": "2026", "token": "a" * 32}
 
@@ -98,7 +101,9 @@ def program(words: Sequence[str]) -> Ended:
             with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
                 make_program().run(sys.argv)
         except SystemExit as ended:
-            heed_ctrl_c(ended, ended.code)
+            heed_ctrl_c(ended)
+            if ended.code == _INTERRUPTED:
+                raise KeyboardInterrupt from None
             code = ended.code if isinstance(ended.code, int) else 0 if ended.code is None else 1
         except KeyboardInterrupt:
             raise

@@ -18,9 +18,6 @@ P = ParamSpec("P")
 #: answer can be that somebody has the lock (3), or that a switch is broken (5).
 CODES = {"config": (2,), "outputs": (1, 3, 5)}
 
-#: What Ctrl-C ends with. No input may, so that whoever presses the keys is heard.
-_INTERRUPTED = 130
-
 #: A report of more is cut: one fault shows in many cases.
 _MOST_SHOWN = 40
 
@@ -100,7 +97,7 @@ def attempt(
     try:
         work(*arguments, **more)
     except AxonError as error:
-        heed_ctrl_c(error, error.code)
+        heed_ctrl_c(error)
         told = str(error)
         if error.code not in CODES.get(channel, (1,)):
             outcome.violate(channel, case, f"exit code {error.code}: {told}")
@@ -116,17 +113,16 @@ def attempt(
     return True
 
 
-def heed_ctrl_c(error: BaseException, code: object) -> None:
-    """Go on with Ctrl-C where what was tried has made an exit code of it: no further input may be tried then.
+def heed_ctrl_c(error: BaseException) -> None:
+    """Go on with Ctrl-C where what was tried has made an error of it: no further input may be tried then.
 
     Args:
         error: What it ended with.
-        code: Its exit code.
 
     Raises:
         KeyboardInterrupt: It was pressed.
     """
-    if code == _INTERRUPTED or isinstance(error.__context__, KeyboardInterrupt):
+    if isinstance(error.__context__, KeyboardInterrupt):
         raise KeyboardInterrupt from None
 
 
