@@ -118,8 +118,9 @@ class Product:
         said = self.lab.exec(server, ["docker", "ps", "-a", "--format", "{{.Names}}"]).stdout.split()
         return sorted(name for name in said if name.startswith(f"{self.name}-"))
 
-    def settle(self, count: int = 1, servers: tuple[str, ...] = APPS) -> None:
-        """Wait until the old release has been retired."""
+    def settle(self, count: int = 1, servers: tuple[str, ...] = ()) -> None:
+        """Wait until the old release has been retired, on the app servers of prod if none are named."""
+        servers = servers or tuple(self.settings["environments"]["prod"]["app"])
         deadline = time.monotonic() + 60
         while any(len(self.containers(server)) != count for server in servers):
             assert time.monotonic() < deadline, {server: self.containers(server) for server in servers}
