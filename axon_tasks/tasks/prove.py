@@ -31,7 +31,7 @@ _OUT = "benchmarks/reliability.json"
         "boundaries": "How many step boundaries to kill a deployer at. Default: every one.",
         "at": "Only these kills: boundaries such as switch:begin or start@app1:end, or times such as 1.25s.",
         "races": "How many pairs of deploys at the same time. Default: 50.",
-        "inputs": "How many hostile inputs for each place that takes one. Default: all.",
+        "inputs": "How many hostile inputs for each place that takes one; 1000 are all. Default: 20.",
         "quick": "A little of each part: 3 switches, 3 boundaries, 2 kills, 2 races, 2 inputs per place.",
         "out": f"File for the results; tables go beside it as .md. Default: {_OUT} of the project.",
     }
@@ -63,7 +63,7 @@ def prove(
       invoke prove --quick --out=quick.json
       invoke prove --only=kills --seed=7 --kills=20
       invoke prove --only=kills --at=switch@edge1:begin,1.25s
-      invoke prove --only=inputs,secrets --inputs=20
+      invoke prove --only=inputs,secrets --inputs=1000
     """
     numbers = {
         "seed": seed, "switches": switches, "requests": requests, "kills": kills, "boundaries": boundaries,

@@ -25,7 +25,14 @@ __all__ = ["LOCAL", "Outcome", "Violation", "run", "run_channel"]
 LOCAL = ("config", "outputs", "files", "flags")
 
 
-def run(lab: Lab | None, say: Callable[[str], None], *, seed: int = 0, most: int | None = None) -> Outcome:
+def run(
+    lab: Lab | None,
+    say: Callable[[str], None],
+    *,
+    seed: int = 0,
+    most: int | None = None,
+    things: int | None = None,
+) -> Outcome:
     """Try every channel.
 
     Args:
@@ -33,6 +40,7 @@ def run(lab: Lab | None, say: Callable[[str], None], *, seed: int = 0, most: int
         say: Is told about the progress.
         seed: The same seed gives the same inputs.
         most: Inputs per place; None for all.
+        things: Things that are spoilt on servers; None for all.
 
     Returns:
         What was tried, and what was not dealt with as it must be.
@@ -45,7 +53,7 @@ def run(lab: Lab | None, say: Callable[[str], None], *, seed: int = 0, most: int
         from axon_tasks.lab.hostile.state import run as run_state
 
         say("Hostile inputs: the state on servers")
-        _add(outcome, run_state(lab, seed=seed, most=most))
+        _add(outcome, run_state(lab, seed=seed, most=things))
     say(str(outcome))
     return outcome
 

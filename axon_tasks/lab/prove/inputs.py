@@ -26,6 +26,9 @@ PART = "inputs"
 HERE = ("config", "rendered", "outputs", "files", "flags", "programs")
 THERE = ("state",)
 
+#: Things that are spoilt on servers, per input that a place is given: each is one, and takes a command.
+THINGS = 5
+
 #: Fewer would not be worth saying. Also with the fewest per place there are so many.
 _LEAST_HERE = 2000
 #: Of all the things that can be spoilt on servers.
@@ -48,7 +51,9 @@ class Inputs:
         Raises:
             AxonError: The product whose state is spoilt cannot be deployed.
         """
-        found = hostile.run(lab, say, seed=self.options.seed, most=self.options.inputs)
+        found = hostile.run(
+            lab, say, seed=self.options.seed, most=self.options.inputs, things=self.options.inputs * THINGS
+        )
         return judge(found, self.options)
 
 
@@ -56,7 +61,7 @@ def judge(found: Outcome, options: Options) -> list[Claim]:
     """The claims about what was found."""
     here = "Hostile input of every kind ends without a traceback, with the right exit code and with nothing executed"
     there = "Spoilt state on the servers ends no command with a traceback, and the site goes on serving"
-    least = _LEAST_THERE if options.inputs is None else min(options.inputs, _LEAST_THERE)
+    least = min(options.inputs * THINGS, _LEAST_THERE)
     return [_claim(found, here, HERE, _LEAST_HERE), _claim(found, there, THERE, least)]
 
 

@@ -37,7 +37,7 @@ class Options:
         at: The boundaries that are tried, by name, or times such as `1.25s`, and nothing else; none for those of
             `boundaries` and `kills`.
         races: How many pairs of deploys.
-        inputs: How many hostile inputs each place is given, and how many things are spoilt on servers; None for all.
+        inputs: How many hostile inputs each place is given, and a fifth of the things that are spoilt on servers.
     """
 
     only: tuple[str, ...] = PARTS
@@ -48,7 +48,7 @@ class Options:
     boundaries: int | None = None
     at: tuple[str, ...] = ()
     races: int = 50
-    inputs: int | None = None
+    inputs: int = 20
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense or would take for ever.
