@@ -32,7 +32,7 @@ _OUT = "benchmarks/reliability.json"
         "at": "Only these kills: boundaries such as switch:begin or start@app1:end, or times such as 1.25s.",
         "races": "How many pairs of deploys at the same time. Default: 50.",
         "inputs": "How many hostile inputs for each place that takes one; 1000 are all. Default: 20.",
-        "quick": "A little of each part: 3 switches, 3 boundaries, 2 kills, 2 races, 2 inputs per place.",
+        "quick": "A little of each part: 3 switches, 2 boundaries, 1 kill, 2 races, 2 inputs per place.",
         "out": f"File for the results; tables go beside it as .md. Default: {_OUT} of the project.",
     }
 )

@@ -31,7 +31,7 @@ def test_an_app_server_that_dies_while_the_release_starts(product: Product, lab:
     product.serve("v1")
     product.settle()
     before = product.containers("app1")
-    product.settings["defaults"]["health"] = {"path": "/api/health", "timeout": "20s"}
+    product.settings["defaults"]["health"] = {"path": "/api/health", "timeout": "10s"}
     running = product.begin("deploy", "--env=prod", "--tag=sick")
     until_it_says(running, "pull ")
     time.sleep(1.5)
@@ -186,3 +186,37 @@ def test_a_request_of_twenty_seconds_is_answered(product: Product) -> None:
     slow.join(60)
     assert [(200, "v1")] == answers
     product.settle()
+
+
+def test_an_upload_that_spans_the_switch_is_answered(product: Product) -> None:
+    """A client that began to send its request before the switch and ends after it gets an answer, and all of it arrived."""
+    product.serve("v1")
+    body = b"x" * 200_000
+    head = f"POST /echo HTTP/1.1\r\nHost: {product.domain}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    with socket.create_connection(("10.77.0.10", 80), timeout=60) as client:
+        client.sendall(head.encode() + body[:1000])
+        product.serve("v2")
+        client.sendall(body[1000:])
+        answer = client.makefile("rb").read()
+    assert (b"HTTP/1.1 200", True) == (answer[:12], b"200000 bytes" in answer), answer
+
+
+def test_an_upgraded_connection_outlives_the_switch_until_the_drain_ends(product: Product) -> None:
+    """A WebSocket goes on with the release that has it; the drain time ends it, and not the switch."""
+    product.settings["defaults"]["drain"] = {"timeout": "6s"}
+    product.settings["environments"]["prod"]["app"] = ["app1"]
+    product.serve("v1")
+    with socket.create_connection(("10.77.0.10", 80), timeout=60) as client:
+        client.sendall(
+            f"GET /socket HTTP/1.1\r\nHost: {product.domain}\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n".encode()
+        )
+        stream = client.makefile("rb")
+        head = [stream.readline()]
+        while head[-1] != b"\r\n":
+            head.append(stream.readline())
+        assert (b"HTTP/1.1 101 Switching Protocols\r\n", True) == (head[0], b"X-Version: v1\r\n" in head)
+        product.serve("v2")
+        client.sendall(b"still there\n")
+        assert b"still there\n" == stream.readline()
+        product.settle()
+        assert b"" == stream.read()

@@ -68,5 +68,10 @@ case $target in
     answer "200 OK" "shop $VERSION took $number seconds"
     ;;
 /events | /events\?*) events ;;
+/socket)
+    # What a WebSocket is to a proxy: after this answer the connection belongs to both ends (RFC 9110, section 7.8).
+    printf 'HTTP/1.1 101 Switching Protocols\r\nX-Version: %s\r\nUpgrade: echo\r\nConnection: Upgrade\r\n\r\n' "$VERSION"
+    cat
+    ;;
 *) answer "404 Not Found" "shop $VERSION has no $target" ;;
 esac
