@@ -40,5 +40,5 @@ bench: $(STAMP)
 
 clean:
 	@if [ -x $(INVOKE) ] && [ -d .lab ]; then $(INVOKE) lab.down; fi
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.*
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.* .coverage-apart*
 	find axon_tasks fabfile tests -name __pycache__ -type d -prune -exec rm -rf {} +

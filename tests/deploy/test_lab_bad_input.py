@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from axon_tasks.lab import Lab
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.usefixtures("uncovered")]
 
 
 def failed(product: Product, *flags: str, tag: str = "v1") -> tuple[int, str]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from axon_tasks.lab import Lab
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.usefixtures("uncovered")]
 
 
 def one_release(product: Product, version: str, count: int = 1) -> None:

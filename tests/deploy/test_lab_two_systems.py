@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from conftest import Product
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.usefixtures("uncovered")]
 
 #: The system servers and their addresses; the second one is a machine that runs Docker as well.
 SYSTEMS = {"edge1": "10.77.0.10", "app3": "10.77.0.23"}

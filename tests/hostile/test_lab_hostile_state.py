@@ -11,7 +11,7 @@ from axon_tasks.lab.hostile import state
 if TYPE_CHECKING:
     from axon_tasks.lab import Lab
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.usefixtures("uncovered")]
 
 
 def test_spoilt_state_is_harmless(lab: Lab) -> None:

@@ -12,7 +12,7 @@ from axon_tasks.lab.prove.suite import part
 if TYPE_CHECKING:
     from axon_tasks.lab import Lab
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.usefixtures("uncovered")]
 
 
 def test_no_secret_leaks(lab: Lab) -> None:

@@ -86,6 +86,7 @@ def test_cancelling_kills_what_does_not_listen(
 ) -> None:
     """A job that ignores TERM is killed after the grace."""
     one(locally, shell, jobs.start_script(folder, "j1", "trap '' TERM; sleep 4715002; sleep 4715002"))
+    assert wait_until(lambda: bool(running("4715002")))  # it listens until it has said that it does not
     (job,), _, _ = one(locally, shell, jobs.cancel_script(folder, "j1", grace=0.3))
     assert ("done", 137) == (job.state, job.exit_code)
     assert wait_until(lambda: not running("4715002"))
