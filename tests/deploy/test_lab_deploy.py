@@ -78,6 +78,7 @@ def test_no_request_fails_while_releases_change(product: Product) -> None:
 
 def test_a_request_in_flight_is_finished_by_the_old_release(product: Product) -> None:
     """A request that takes longer than the switch gets its whole answer from the release that took it."""
+    product.on("app1")
     product.serve("v1")
     answers: list[tuple[int, str]] = []
     slow = threading.Thread(target=lambda: answers.append(product.get("/slow?seconds=5")))
@@ -92,6 +93,7 @@ def test_a_request_in_flight_is_finished_by_the_old_release(product: Product) ->
 
 def test_a_slot_that_still_drains_is_waited_for(product: Product) -> None:
     """The third deploy needs the first one's slot: it says that it waits, and `--now` does not."""
+    product.on("app1")
     product.settings["defaults"]["drain"] = {"timeout": "30s"}
     product.serve("v1")
     with product.holding():
@@ -168,6 +170,7 @@ def test_classic_way_keeps_a_site_of_somebody_else(product: Product, prod: dict[
 
 def test_classic_way_with_a_site_of_ours(product: Product, prod: dict[str, Any]) -> None:
     """With `switch: reload` and no site yet, one is written around the upstream, and later deploys reload."""
+    product.on("app1")
     prod.update(switch="reload")
     assert [0, 0, 0] == [product.deploy(tag).returncode for tag in ("v1", "v2", "v1")]
     assert (200, "v1") == product.get()
@@ -195,6 +198,7 @@ def test_axons_server_is_taken_over(product: Product, prod: dict[str, Any]) -> N
 
 def test_changing_between_both_ways_of_switching(product: Product, prod: dict[str, Any]) -> None:
     """An environment can go from slots to reload and back; each deploy serves what it deployed."""
+    product.on("app1")
     for way, tag in (("slots", "v1"), ("slots", "v2"), ("reload", "v1"), ("slots", "v2")):
         prod["switch"] = way
         done = product.deploy(tag)
@@ -214,6 +218,7 @@ def test_an_app_server_is_added(product: Product, prod: dict[str, Any]) -> None:
 
 def test_steps_one_by_one(product: Product) -> None:
     """The steps of a deploy, called alone in their order, deploy; each is safe to call where it does not fit."""
+    product.on("app1")
     product.serve("v1")
     early = product.fab("steps.switch", "--env=prod")
     assert (1, (200, "v1")) == (early.returncode, product.get())
@@ -235,6 +240,7 @@ def test_steps_one_by_one(product: Product) -> None:
 
 def test_retiring_goes_on_after_the_end_and_keeps_its_log(product: Product) -> None:
     """The job that drains and removes runs after the deploy has ended; its exit status and log stay on the server."""
+    product.on("app1")
     product.serve("v1")
     product.serve("v2")
     product.settle()
@@ -251,6 +257,7 @@ def test_retiring_goes_on_after_the_end_and_keeps_its_log(product: Product) -> N
 @pytest.mark.parametrize("moment", ["health", "pull"])
 def test_ctrl_c_leaves_what_was(product: Product, moment: str) -> None:
     """Ctrl-C before the switch removes what was started, the old release serves, and the exit code is 130."""
+    product.on("app1")
     product.serve("v1")
     before = product.containers("app1")
     running = product.begin("deploy", "--env=prod", "--tag=sick")
@@ -267,9 +274,11 @@ def test_ctrl_c_leaves_what_was(product: Product, moment: str) -> None:
 
 def test_a_second_deploy_is_told_who_works(product: Product) -> None:
     """While one deploy runs, another one of the same environment exits with 3 and says who, since when and what."""
+    product.on("app1")
+    product.settings["defaults"]["health"] = {"path": "/api/health", "timeout": "15s"}
     product.serve("v1")
     first = product.begin("deploy", "--env=prod", "--tag=sick")
-    time.sleep(3)
+    until_it_says(first, "lock ")
     second = product.deploy("v2")
     first.communicate(timeout=60)
     assert (3, 1) == (second.returncode, first.returncode), second.stderr
@@ -375,6 +384,7 @@ def test_a_release_that_nginx_cannot_reach_is_not_switched_to(product: Product, 
 
 def test_a_retired_release_is_no_candidate(product: Product) -> None:
     """`steps.switch` after a deploy finds nothing to switch to, although the old release still drains."""
+    product.on("app1")
     product.serve("v1")
     with product.holding():
         product.serve("v2")

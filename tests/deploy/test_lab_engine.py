@@ -129,6 +129,7 @@ def test_what_is_sent_is_what_was_printed(product: Product, monkeypatch: pytest.
 
 def test_a_printed_script_can_be_pasted(product: Product) -> None:
     """A block of the plan, pasted into a shell on its server, does what the deploy would do."""
+    product.on("app1")
     product.serve("v1")
     said = product.fab("deploy", "--env=prod", "--tag=v2", "--dry-run").stdout
     block = re.search(
@@ -269,6 +270,7 @@ def test_one_environment_that_fails_leaves_the_other_alone(product: Product, sha
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_interrupted_after_the_switch(product: Product, number: signal.Signals) -> None:
     """Whoever interrupts while the old release drains gets the prompt back; the new one serves and is recorded."""
+    product.on("app1")
     product.settings["defaults"]["drain"] = {"timeout": "60s"}
     product.serve("v1")
     with product.holding():
@@ -288,6 +290,7 @@ def test_interrupted_after_the_switch(product: Product, number: signal.Signals) 
 
 def test_ended_before_the_switch(product: Product) -> None:
     """A deployer that is told to end takes back what it has started, as with Ctrl-C, and says so."""
+    product.on("app1")
     product.serve("v1")
     before = product.containers("app1")
     running = product.begin("deploy", "--env=prod", "--tag=sick")
@@ -315,6 +318,7 @@ def test_interrupting_several_environments_undoes_each(product: Product) -> None
 
 def test_a_killed_run_leaves_a_timeline(product: Product) -> None:
     """After SIGKILL the timeline shows what had been done until then."""
+    product.on("app1")
     product.serve("v1")
     running = product.begin("deploy", "--env=prod", "--tag=sick")
     until_it_says(running, "pull ")

@@ -106,6 +106,7 @@ def test_keeping_going_without_any_server_changes_nothing(product: Product) -> N
 
 def test_a_reload_that_fails_after_the_test_passed(product: Product, prod: dict[str, Any], lab: Lab) -> None:
     """`nginx -t` does not see that a port is taken: the previous files come back, byte for byte, and v1 serves."""
+    product.on("app1")
     product.serve("v1")
     product.settle()
     place = f"/etc/nginx/axon.d/*/{product.name}-prod.conf"
@@ -146,6 +147,7 @@ def test_the_registry_goes_away(product: Product, lab: Lab) -> None:
 
 def test_somebody_elses_mistake_blocks_nobody(product: Product, lab: Lab) -> None:
     """A broken file of another product: a deploy that needs no reload goes through, and says whose file it is."""
+    product.on("app1")
     product.serve("v1")
     product.settle()
     foreign = "/etc/nginx/axon.d/sites/zz-foreign.conf"
@@ -176,6 +178,7 @@ def test_what_outlives_the_drain_time_is_cut_and_counted(product: Product, prod:
 
 def test_a_request_of_twenty_seconds_is_answered(product: Product) -> None:
     """A request that began before the switch and ends long after it is answered by the release that got it."""
+    product.on("app1")
     product.serve("v1")
     answers: list[tuple[int, str]] = []
     slow = threading.Thread(target=lambda: answers.append(product.get("/slow?seconds=20")))
@@ -190,6 +193,7 @@ def test_a_request_of_twenty_seconds_is_answered(product: Product) -> None:
 
 def test_an_upload_that_spans_the_switch_is_answered(product: Product) -> None:
     """A client that began to send its request before the switch and ends after it gets an answer, and all of it arrived."""
+    product.on("app1")
     product.serve("v1")
     body = b"x" * 200_000
     head = f"POST /echo HTTP/1.1\r\nHost: {product.domain}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
@@ -204,7 +208,7 @@ def test_an_upload_that_spans_the_switch_is_answered(product: Product) -> None:
 def test_an_upgraded_connection_outlives_the_switch_until_the_drain_ends(product: Product) -> None:
     """A WebSocket goes on with the release that has it; the drain time ends it, and not the switch."""
     product.settings["defaults"]["drain"] = {"timeout": "6s"}
-    product.settings["environments"]["prod"]["app"] = ["app1"]
+    product.on("app1")
     product.serve("v1")
     with socket.create_connection(("10.77.0.10", 80), timeout=60) as client:
         client.sendall(

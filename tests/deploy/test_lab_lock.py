@@ -71,7 +71,7 @@ class Deployers:
 
 @pytest.fixture
 def deployers(product: Product) -> Iterator[Deployers]:
-    product.settings["environments"]["prod"]["app"] = ["app1"]  # a lock is one, however many there are
+    product.on("app1")  # a lock is one, however many there are
     made = Deployers(product)
     yield made
     made.end()
