@@ -76,11 +76,14 @@ def test_a_killed_deployer_leaves_its_job(product: Product, prod: dict[str, Any]
 
 def test_a_job_survives_a_restart_of_sshd(product: Product) -> None:
     """A job goes on while the SSH server is stopped and started, and is waited for afterwards."""
-    start(product, "long", "sleep 4; echo still here", title="count to four", servers=("app1",))
+    go = f"/run/{product.name}.go"
+    body = f"until [ -e {go} ]; do sleep 0.1; done; rm {go}; echo still here"
+    start(product, "long", body, title="wait for a word", servers=("app1",))
     product.lab.stop_service("app1", "sshd")
     product.lab.start_service("app1", "sshd")
     code, (job,) = listed(product, "--only=app1")
-    assert (0, "running", "count to four") == (code, job["state"], job["title"])
+    assert (0, "running", "wait for a word") == (code, job["state"], job["title"])
+    product.lab.exec("app1", ["touch", go])
     waited = product.fab("jobs.wait", "--env=prod", "--job=long", "--only=app1")
     assert 0 == waited.returncode, waited.stderr
     assert "    | still here" in waited.stdout.splitlines()

@@ -141,6 +141,7 @@ def test_the_command_that_breaks_the_lock_works_as_printed(product: Product, dep
 def test_a_lock_is_broken_with_its_own_token_only(product: Product, deployers: Deployers) -> None:
     """Without a token the command is printed, exit code 2; with another one nothing is changed, exit code 3."""
     product.serve("v1")
+    product.settings["defaults"]["health"] = {"path": "/api/health", "timeout": "60s"}
     first = deployers.holding("sick")
     asked = product.fab("lock.break", "--env=prod")
     token = note(product)["token"]
