@@ -39,7 +39,7 @@ MISSED = "missed"
 #: Seconds between a random kill and the next deploy: from at once to when all is quiet.
 _PAUSES = (0.0, 0.0, 0.3, 1.0, 3.0)
 #: How often a random time may turn out to be after the end, per kill that is wanted.
-_MISSES = 2
+_MISSES = 8
 
 
 @dataclass(frozen=True)
