@@ -46,6 +46,9 @@ SUDOERS = "deploy ALL=(root) NOPASSWD: /usr/bin/sh -s, /bin/sh -s\n"
 #: What a deploy does with secrets; where it was not seen, the moments that matter were not looked at.
 _MOMENTS = frozenset({"docker login", "docker pull", "docker run"})
 
+#: How often a deploy is done again in which a moment was not seen.
+_LOOKS_AGAIN = 2
+
 #: Files in each of the places that a command could write to.
 _PLANTS = ("/var/lib/planted", "/tmp/planted", "/run/planted", "/srv/planted", "/root/.bash_history.planted")
 
@@ -325,14 +328,11 @@ def run(lab: Lab, say: Callable[[str], None]) -> Findings:
     say("Secrets: a planted one, which must be found")
     plant(lab, found)
     with secretive(lab) as made:
-        moments: set[str] = set()
         for name, words, code in stories():
             seen = made.watch(*words)
             judge(found, name, seen, code, say)
-            moments |= seen.seen
-        # Of all stories together: on a busy machine one program may come and go between two looks.
-        for moment in sorted(_MOMENTS - moments):
-            found.violate(COMMANDS, moment, "this was not seen: it was not looked at closely enough")
+            if words[0] == "deploy" and code == 0 and "--dry-run" not in words:
+                look_again(made, found, name, words, seen, say)
         for name, seen, code in failures(made):
             judge(found, name, seen, code, say)
         for left in made.logins():
@@ -341,6 +341,34 @@ def run(lab: Lab, say: Callable[[str], None]) -> Findings:
         for missing in made.missing():
             found.violate(ARRIVED, missing, "the application does not have it")
     return found
+
+
+def look_again(
+    made: Secretive,
+    found: Findings,
+    name: str,
+    words: Sequence[str],
+    seen: Watch,
+    say: Callable[[str], None],
+) -> None:
+    """Do a deploy again in which a moment was not seen, because a busy machine looks rarely; note what was never seen.
+
+    Args:
+        made: The product.
+        found: Where it is noted.
+        name: The deploy's story.
+        words: The deploy.
+        seen: What it did the first time.
+        say: Called with what it does.
+    """
+    missing = _MOMENTS - seen.seen
+    for _ in range(_LOOKS_AGAIN):
+        if missing:
+            again = made.watch(*words)
+            judge(found, f"{name}, again", again, 0, say)
+            missing -= again.seen
+    for moment in sorted(missing):
+        found.violate(COMMANDS, name, f"`{moment}` was not seen: it was not looked at closely enough")
 
 
 def judge(found: Findings, name: str, seen: Watch, code: int, say: Callable[[str], None]) -> None:
