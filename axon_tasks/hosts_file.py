@@ -1,8 +1,9 @@
-"""Where `hosts.yml` is. For itself, because it is asked before what checks the file is imported."""
+"""What is asked about `hosts.yml` before what checks the file is imported, which takes as long as connecting does."""
 
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,3 +39,8 @@ def find_hosts_file(start: Path | None = None, environ: Mapping[str, str] | None
         f"There is no {FILE_NAME} in {folder} or above it.",
         hint=f"Change to the project's folder, or name the file: --hosts-file=FILE or {VARIABLE}=FILE.",
     )
+
+
+def environment_names(text: str) -> list[str]:
+    """The names in `--env=one,two`, each once, in the order given."""
+    return list(dict.fromkeys(name for name in re.split(r"[,\s]+", text) if name))

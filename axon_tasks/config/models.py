@@ -4,7 +4,6 @@ Classes whose name ends in `Settings` have the shape of the file and describe it
 work with: names filled in, paths made absolute, project-wide values inherited. Durations are seconds throughout.
 """
 
-import re
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -14,6 +13,7 @@ from axon_tasks.config.faults import ValueFault, nearest, shown
 from axon_tasks.config.images import ImageReference, is_digest, is_tag
 from axon_tasks.config.secret import Secret
 from axon_tasks.errors import UsageError
+from axon_tasks.hosts_file import environment_names
 
 #: A deploy needs one port for the old release and one for the new.
 _FEWEST_PORTS = 2
@@ -385,13 +385,13 @@ class Project(Settings):
         Raises:
             UsageError: No name was given, or one is unknown.
         """
-        wanted = [name for name in re.split(r"[,\s]+", names) if name]
+        wanted = environment_names(names)
         if not wanted:
             raise UsageError(
                 "No environment was named.",
                 hint=f"Add --env=NAME. Known environments: {', '.join(self.environments)}.",
             )
-        return [self.environment(name) for name in dict.fromkeys(wanted)]
+        return [self.environment(name) for name in wanted]
 
 
 def _without_repetition(names: tuple[str, ...]) -> tuple[str, ...]:

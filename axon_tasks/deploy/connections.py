@@ -45,14 +45,19 @@ class Connections:
         self._opening: dict[str, Future[Connection]] = {}
         self._guard = threading.Lock()
 
-    def lead_to(self, inventory: ProjectLike) -> None:
-        """Use these settings from now on. What was opened is closed if it may lead somewhere else."""
+    def lead_to(self, inventory: ProjectLike) -> bool:
+        """Use these settings from now on. What was opened is closed if it may lead somewhere else.
+
+        Returns:
+            Whether they lead to the same servers as those of before.
+        """
         if inventory_of(inventory) == inventory_of(self._inventory):
-            return
+            return True
         self._fleet.close()
         with self._guard:
             self._inventory, self._opening = inventory, {}
             self._fleet = Fleet(inventory, prepare=self._prepare)
+        return False
 
     def open_early(self, servers: Iterable[str]) -> None:
         """Begin to connect, in the background; what fails is told to whoever needs the server."""

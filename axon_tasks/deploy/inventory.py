@@ -17,23 +17,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from axon_tasks import __version__
-from axon_tasks.deploy.timeline import replace_file
+from axon_tasks.deploy.timeline import home_folder, replace_file
 from axon_tasks.errors import AxonError
-from axon_tasks.hosts_file import find_hosts_file
-from axon_tasks.remote.fleet import AdHocHost
+from axon_tasks.hosts_file import environment_names, find_hosts_file
+from axon_tasks.remote.fleet import AdHocHost, copied
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from axon_tasks.config import Project
-    from axon_tasks.remote.fleet import HostLike, ProjectLike
+    from axon_tasks.remote.fleet import ProjectLike
 
 FILE_NAME = "inventory.json"
 
 #: More is no file of this program.
 _MOST_BYTES = 4 * 2**20
 _VARIABLE = re.compile(rb"\$\{([A-Za-z_][A-Za-z0-9_]*)")
-#: A tag that is certainly one (the grammar of distribution/reference); another one is for the settings to judge.
+#: A tag that is certainly one (the grammar of distribution/reference); another one is for the settings to judge, whose own
+#: checks would have to be imported first.
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", re.ASCII)
 
 
@@ -63,9 +64,13 @@ class Recalled:
     servers: tuple[str, ...]
 
 
+#: Where nothing is known.
+NOTHING = Recalled(Inventory({}), ())
+
+
 def inventory_of(project: ProjectLike) -> Inventory:
     """What of a project leads to its servers."""
-    return Inventory({name: _plain(host) for name, host in project.hosts.items()}, project.known_hosts)
+    return Inventory({name: copied(host) for name, host in project.hosts.items()}, project.known_hosts)
 
 
 def recall(
@@ -82,11 +87,10 @@ def recall(
     environ = os.environ if environ is None else environ
     try:
         source = (Path(hosts_file) if hosts_file else find_hosts_file(environ=environ)).absolute()
-        kept = _read(source.parent / ".axon" / FILE_NAME)
-        if kept["digest"] != _digest(source, environ):
+        kept = _read(_place(source))
+        if kept["digest"] != _digest(source, _content(source), environ):
             return None
-        names = dict.fromkeys(name for name in re.split(r"[,\s]+", env) if name)
-        environments = [kept["environments"][name] for name in names]
+        environments = [kept["environments"][name] for name in environment_names(env)]
         if not all(_TAG.fullmatch(tag) if tag is not None else one["tag"] for one in environments):
             return None
         servers = tuple(dict.fromkeys(server for one in environments for server in one["servers"]))
@@ -106,51 +110,39 @@ def remember(project: Project, environ: Mapping[str, str] | None = None) -> None
         environ: As they were read with; default: the environment of the process.
     """
     environ = os.environ if environ is None else environ
-    place = project.root / ".axon" / FILE_NAME
+    place, inventory = _place(project.source), inventory_of(project)
     try:
-        if not may_be_kept(project, environ):
+        content = _content(project.source)
+        if not _may_be_kept(inventory, [environ.get(name, "") for name in _variables(content)]):
             place.unlink(missing_ok=True)
             return
-        hosts = {name: _document(host) for name, host in inventory_of(project).hosts.items()}
-        environments = {
-            one.name: {"servers": list(one.servers), "tag": one.tag is not None}
-            for one in project.environments.values()
-        }
         document = {
-            "digest": _digest(project.source, environ),
-            "known_hosts": str(project.known_hosts) if project.known_hosts else None,
-            "hosts": hosts,
-            "environments": environments,
+            "digest": _digest(project.source, content, environ),
+            "known_hosts": str(inventory.known_hosts) if inventory.known_hosts else None,
+            "hosts": {name: _document(host) for name, host in inventory.hosts.items()},
+            "environments": {
+                one.name: {"servers": list(one.servers), "tag": one.tag is not None}
+                for one in project.environments.values()
+            },
         }
-        text = json.dumps(document, indent=1) + "\n"
-        if not place.is_file() or place.read_text(encoding="utf-8") != text:
-            replace_file(place, text)
+        replace_file(place, json.dumps(document, indent=1) + "\n")
     except (OSError, ValueError):
         return  # the next run connects a little later, and that is all
 
 
-def may_be_kept(project: Project, environ: Mapping[str, str]) -> bool:
+def _may_be_kept(inventory: Inventory, values: Iterable[str]) -> bool:
     """Whether the way to the servers holds no secret and does not depend on the value of a variable."""
-    if any(host.passphrase is not None for host in project.hosts.values()):
+    if any(host.passphrase is not None for host in inventory.hosts.values()):
         return False
-    values = [environ.get(name, "") for name in _variables(project.source.read_bytes())]
-    told = [text for host in inventory_of(project).hosts.values() for text in _texts(host)]
-    told.append(str(project.known_hosts or ""))
+    told = [
+        str(one) for host in inventory.hosts.values() for one in _document(host).values() if one is not None
+    ]
+    told.append(str(inventory.known_hosts or ""))
     return not any(value and value in text for value in values for text in told)
 
 
-def _plain(host: HostLike) -> AdHocHost:
-    return AdHocHost(
-        name=host.name,
-        address=host.address,
-        user=host.user,
-        port=host.port,
-        key=host.key,
-        passphrase=host.passphrase,
-        jump=host.jump,
-        host_keys=host.host_keys,
-        connect_timeout=host.connect_timeout,
-    )
+def _place(source: Path) -> Path:
+    return home_folder(source.parent) / FILE_NAME
 
 
 def _document(host: AdHocHost) -> dict[str, Any]:
@@ -160,10 +152,6 @@ def _document(host: AdHocHost) -> dict[str, Any]:
 
 def _host(name: str, kept: Mapping[str, Any]) -> AdHocHost:
     return AdHocHost(name=name, **{**kept, "key": Path(kept["key"]) if kept["key"] else None})
-
-
-def _texts(host: AdHocHost) -> Iterable[str]:
-    return (str(value) for value in _document(host).values() if value is not None)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -177,13 +165,19 @@ def _read(path: Path) -> dict[str, Any]:
     return found
 
 
+def _content(source: Path) -> bytes:
+    """The settings' text; what can be read once only, such as a pipe, is left to whoever needs it."""
+    if not source.is_file():
+        raise ValueError(source)
+    return source.read_bytes()
+
+
 def _variables(content: bytes) -> list[str]:
     return sorted({name.decode() for name in _VARIABLE.findall(content)})
 
 
-def _digest(source: Path, environ: Mapping[str, str]) -> str:
+def _digest(source: Path, content: bytes, environ: Mapping[str, str]) -> str:
     """What must be the same for the file to be right again: itself, who checks it, and which variables there are."""
-    content = source.read_bytes()
     known = [name for name in _variables(content) if name in environ]
     told = json.dumps([__version__, str(source), os.path.expanduser("~"), known]).encode()  # noqa: PTH111  (a missing home is no error here)
     return hashlib.sha256(told + b"\0" + content).hexdigest()

@@ -340,7 +340,7 @@ def _cut(text: str) -> str:
 def _reserve(folder: Path, wanted: str) -> tuple[str, Path | None]:
     """A run id that no other run has, and its file; creating the directory is what reserves it."""
     try:
-        home = folder / ".axon"
+        home = home_folder(folder)
         home.mkdir(mode=0o700, exist_ok=True)
         ignore = home / ".gitignore"
         if not ignore.exists():
@@ -383,9 +383,14 @@ def _rounded(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds, 6)
 
 
+def home_folder(folder: Path) -> Path:
+    """Where this program keeps what it knows of a project."""
+    return folder / ".axon"
+
+
 def runs_folder(folder: Path) -> Path:
     """Where the runs of a project are kept."""
-    return folder / ".axon" / "runs"
+    return home_folder(folder) / "runs"
 
 
 def load(path: Path) -> Timeline:

@@ -188,7 +188,8 @@ class Fleet:
         """
         with self._lock:
             if destination not in self._connections:
-                host = _copied(self._project.hosts.get(destination)) or _adhoc(destination)
+                known = self._project.hosts.get(destination)
+                host = copied(known) if known else _adhoc(destination)
                 self._connections[destination] = self._build(replace(host, **(changes or {})), (), config)
             return self._connections[destination]
 
@@ -358,8 +359,6 @@ def _adhoc(destination: str) -> AdHocHost:
     return AdHocHost(destination, address, user, port)
 
 
-def _copied(host: HostLike | None) -> AdHocHost | None:
-    """Copy a host of the inventory, so that flags can change it for this run."""
-    if host is None:
-        return None
+def copied(host: HostLike) -> AdHocHost:
+    """Copy what leads to a host of the inventory, so that it can be changed for one run, compared or kept."""
     return AdHocHost(**{field.name: getattr(host, field.name) for field in fields(AdHocHost)})

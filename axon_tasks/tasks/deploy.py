@@ -81,7 +81,7 @@ def deploy(
 
     Exit codes: 0 done; 1 failed, the old release serves; 2 wrong usage or configuration, nothing was contacted;
     3 locked by somebody else; 4 a server cannot be reached or its host key is not the known one; 5 failed after
-    the switch; 130 interrupted. With several environments, the first of 5, 3, 4 and 1 that one of them has.
+    the switch, or app servers were left out; 130 interrupted. With several environments, the first of 5, 3, 4 and 1 that one of them has.
     """
     if json and not dry_run:
         raise UsageError("--json goes with --dry-run.", hint="What a run did: fab timeline --json")
@@ -106,19 +106,21 @@ def deploy(
     from axon_tasks.deploy.timeline import Recorder
 
     recorder = Recorder(command=command)
-    recalled = None if sequential else inventory.recall(hosts_file, env, tag)
-    known = recalled.inventory if recalled else inventory.Inventory({})
-    with ended_like_ctrl_c(), Connections(known, recorder, prepare=not sequential) as connections:
+    recalled = (None if sequential else inventory.recall(hosts_file, env, tag)) or inventory.NOTHING
+    with (
+        ended_like_ctrl_c(),
+        Connections(recalled.inventory, recorder, prepare=not sequential) as connections,
+    ):
         # The way to the servers takes its time; checking the settings, and what is imported next, takes some, too.
-        connections.open_early(recalled.servers if recalled else ())
+        connections.open_early(recalled.servers)
         project, chosen = environments(env, hosts_file)
         for environment in chosen:
             environment.image_reference(tag)  # a missing tag is told before any server is contacted
         recorder.keep_in(project.root)
-        connections.lead_to(project)
+        if not connections.lead_to(project):
+            inventory.remember(project)
         if not sequential:
             connections.open_early(server for one in chosen for server in one.servers)
-        inventory.remember(project)
         _deploy(project, connections, chosen, options(command, recorder.run_id))
 
 

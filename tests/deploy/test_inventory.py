@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 from typing import TYPE_CHECKING
 
@@ -122,6 +123,15 @@ def test_a_link_is_not_followed(file: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     kept(file).rename(other)
     kept(file).symlink_to(other)
+    assert recall(str(file), "prod", None, ENVIRON) is None
+
+
+def test_what_can_be_read_once_is_left_alone(file: Path) -> None:
+    """A pipe is not read a second time, which would wait for ever or swallow what the settings need."""
+    project = load(file, ENVIRON)
+    file.unlink()
+    os.mkfifo(file)
+    remember(project, ENVIRON)
     assert recall(str(file), "prod", None, ENVIRON) is None
 
 
