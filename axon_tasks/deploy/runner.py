@@ -16,9 +16,6 @@ from axon_tasks.deploy.servers import Servers, ServersFailedError, flatten
 from axon_tasks.deploy.starting import undo_limit
 from axon_tasks.errors import AfterSwitchError, AxonError
 
-#: Seconds in which the lock of an attempt that failed is given back.
-_GIVEN_BACK = 10.0
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -27,6 +24,9 @@ if TYPE_CHECKING:
     from axon_tasks.deploy.engine import Listener, Result
     from axon_tasks.deploy.run import Options
     from axon_tasks.remote import BatchResult
+
+#: Seconds in which the lock of an attempt that failed is given back.
+_GIVEN_BACK = 10.0
 
 
 class InterruptedRunError(AxonError):
@@ -324,7 +324,7 @@ def verdict(run: Deployment, result: Result) -> AxonError | None:
         return InterruptedRunError("\n".join([words, *map(str, [*errors, *left]), told]))
     if run.switched:
         errors = [_after_switch(error) for error in errors]
-    return DeployFailedError([*errors, *(one for one in left if str(one) not in set(map(str, errors)))], told)
+    return DeployFailedError(flatten([*errors, *left]), told)
 
 
 def undo(run: Deployment, begun: Sequence[Step]) -> list[AxonError]:

@@ -63,7 +63,7 @@ class Options:
             )
         for name, (low, high) in _BOUNDS.items():
             value = getattr(self, name)
-            if value is not None and not low <= value <= high:
+            if not low <= value <= high:
                 raise UsageError(f"--{name}={value}: between {low} and {high}.")
         for name in self.at:
             if not _BOUNDARY.fullmatch(name) and not _TIME.fullmatch(name):
