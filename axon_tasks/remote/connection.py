@@ -265,8 +265,11 @@ class Connection(fabric.Connection):  # type: ignore[misc]
         Args:
             session: Its number.
             privileged: Some of them may run as root.
-            within: Seconds to wait until they have been told.
+            within: Seconds to wait until they have been told, once there is a session for it.
             confirmed: Whether to wait for that; without, the order goes to a shell that is ready, if there is one.
+
+        Raises:
+            paramiko.SSHException: If there was no session for it.
         """
         shell, script = "sh -s", _END_SESSION.replace("@SESSION@", str(session))
         if privileged and self.user != "root":
@@ -278,7 +281,7 @@ class Connection(fabric.Connection):  # type: ignore[misc]
             ready.shutdown_write()
             return
         # Beyond the usual limit: what is to be ended here may be what holds all the sessions.
-        channel = self.transport.run_in_session(f"exec {shell}", wait=within, beyond=1)
+        channel = self.transport.run_in_session(f"exec {shell}", wait=_TURN, beyond=1)
         try:
             channel.settimeout(within)
             channel.sendall(script.encode())
@@ -555,7 +558,10 @@ def _told(login: Login, error: OSError) -> tuple[str, str]:
     return f"{login.place} cannot be reached: {error.strerror or error}", ssh
 
 
-#: Ends a session in POSIX sh with nothing but builtins, sleep aside. One byte says that TERM was sent.
+#: Seconds that an order to end something waits for its turn behind others: nobody else gives it if this one does not.
+_TURN = 30.0
+#: Ends a session in POSIX sh with nothing but builtins, sleep aside. One byte says that TERM was sent; what is left to
+#: do then goes on without the shell, so that its session is free for the next order.
 #: Field 4 after the name in /proc/PID/stat is the session, field 1 the state (proc(5)); Z is dead already.
 _END_SESSION = """\
 _axon_signal() {
@@ -569,14 +575,17 @@ kill -s "$1" "${_axon_dir#/proc/}" 2>/dev/null
 done
 return $_axon_found
 }
-_axon_main() {
-trap '' HUP PIPE
-_axon_signal TERM
-printf .
+_axon_rest() {
 for _axon_try in 1 2 3 4 5 6 7 8 9 10; do
 _axon_signal 0 || return 0
 sleep 0.2 2>/dev/null || sleep 1
 done
 _axon_signal KILL
+}
+_axon_main() {
+trap '' HUP PIPE
+_axon_signal TERM
+printf .
+_axon_rest >/dev/null 2>&1 &
 }
 </dev/null _axon_main"""

@@ -113,6 +113,18 @@ class TestDropping:
         assert wait_until(lambda: "axon-batch-queued" not in drivers())
         assert not any(one.done() for one in busy)
 
+    def test_many_on_a_server_that_is_slow_to_start_a_shell(
+        self, own_sshd: Callable[..., Any], running: Callable[[str], list[int]], wait_until: Any
+    ) -> None:
+        """However long each order to end waits for its turn, all batches are ended."""
+        server = own_sshd('ForceCommand sleep 1.5; eval "$SSH_ORIGINAL_COMMAND"')
+        with server.fleet() as fleet:
+            busy = [Batch("busy").add("exec sleep 4712004").start(fleet["app1"]) for _ in range(8)]
+            assert wait_until(lambda: 8 == len(running("4712004")))
+            busy.clear()
+            assert wait_until(lambda: not running("4712004"))
+            assert wait_until(lambda: not channels(fleet["app1"]))
+
     def test_an_uninterruptible_one(
         self, connection: Connection, tmp_path: Path, wait_until: Callable[..., bool]
     ) -> None:
