@@ -185,6 +185,7 @@ class Lab:
             machine.storage_up(STORE)
             RUN.mkdir(mode=0o700, exist_ok=True)
             machine.bridge_up()
+            machine.mend()
             LabState(str(self.root), self.apps, self.rtt).save()
             keys = self._secrets()
             self._take_stock(report)
@@ -239,6 +240,14 @@ class Lab:
         if pid is not None:
             self.exec(name, ["kill", str(pid)])
         _until(lambda: self._service_pid(host, service) is None, f"{service} on {name} does not stop")
+
+    def cut(self, name: str) -> None:
+        """Swallow what goes between this machine and the sshd of a host; neither end is told, and others reach it still."""
+        machine.cut(self.host(name).address)
+
+    def mend(self) -> None:
+        """End every cut, also one of a program that did not come to it."""
+        machine.mend()
 
     # --- looking into it ---------------------------------------------------------------------------------------
 

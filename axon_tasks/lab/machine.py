@@ -45,6 +45,8 @@ _SYSTEM_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 
 #: What the bridge's ends of the hosts' interfaces are called.
 _PORT_PREFIX = "axl-"
+#: How the rules that cut a host off are found again.
+_CUT = "axon-lab-cut"
 
 #: A policy that keeps packages from starting their services: the lab wants the programs, not a second nginx here.
 _NO_SERVICES = "#!/bin/sh\n# Written by axon-tasks while packages are installed.\nexit 101\n"
@@ -193,8 +195,26 @@ def bridge_up() -> None:
             run("iptables", "-I", *rule)
 
 
+def cut(address: str) -> None:
+    """Drop what goes between this machine and the sshd of a host, in both directions, until `mend`."""
+    for rule in (
+        ("INPUT", "-s", address, "-p", "tcp", "--sport", "22"),
+        ("OUTPUT", "-d", address, "-p", "tcp", "--dport", "22"),
+    ):
+        run("iptables", "-I", *rule, "-m", "comment", "--comment", _CUT, "-j", "DROP")
+
+
+def mend() -> None:
+    """Let everything through again that `cut` has dropped, whoever called it."""
+    if shutil.which("iptables"):
+        for rule in run("iptables", "-S").stdout.splitlines():
+            if _CUT in rule:
+                run("iptables", "-D", *rule.split()[1:])
+
+
 def bridge_down() -> None:
-    """Remove the bridge and what was opened for it."""
+    """Remove the bridge, what was opened for it, and what was closed on it."""
+    mend()
     for rule in _filter_rules():
         while run("iptables", "-D", *rule, check=False).returncode == 0:
             pass

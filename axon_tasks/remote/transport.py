@@ -576,8 +576,8 @@ def _tune(sock: Any) -> None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, _RECEIVE_WINDOW)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
     options = {
-        "TCP_KEEPIDLE": 15,
-        "TCP_KEEPINTVL": 5,
+        "TCP_KEEPIDLE": PEER_TIMEOUT // 2,
+        "TCP_KEEPINTVL": PEER_TIMEOUT // 6,
         "TCP_KEEPCNT": 3,
         "TCP_USER_TIMEOUT": PEER_TIMEOUT * 1000,
     }

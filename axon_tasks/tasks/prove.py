@@ -23,16 +23,17 @@ _OUT = "benchmarks/reliability.json"
 
 @task(
     help={
-        "only": "Parts to try: switches,kills,races,inputs,secrets. Default: all.",
+        "only": "Parts to try: switches,kills,cuts,races,inputs,secrets. Default: all.",
         "seed": "For everything that is random. Default: 1.",
         "switches": "How many deploys under load. Default: 200.",
         "requests": "How many requests meanwhile. Default: 500000.",
         "kills": "How many deployers to kill at random times. Default: 100.",
         "boundaries": "How many step boundaries to kill a deployer at. Default: every one.",
-        "at": "Only these kills: boundaries such as switch:begin or start@app1:end, or times such as 1.25s.",
+        "cuts": "How many step boundaries to cut a server off at. Default: every one.",
+        "at": "Only these kills and cuts: boundaries such as switch:begin or start@app1:end, or times such as 1.25s.",
         "races": "How many pairs of deploys at the same time. Default: 50.",
         "inputs": "How many hostile inputs for each place that takes one; 1000 are all. Default: 20.",
-        "quick": "A little of each part: 3 switches, 2 boundaries, 1 kill, 2 races, 2 inputs per place.",
+        "quick": "A little of each part: 3 switches, 2 boundaries, 1 kill, 1 cut, 2 races, 2 inputs per place.",
         "out": f"File for the results; tables go beside it as .md. Default: {_OUT} of the project.",
     }
 )
@@ -44,6 +45,7 @@ def prove(
     requests: str = "",
     kills: str = "",
     boundaries: str = "",
+    cuts: str = "",
     at: str = "",
     races: str = "",
     inputs: str = "",
@@ -53,8 +55,8 @@ def prove(
     """Try in the lab what must never happen, many times.
 
     Starts the lab if needed. Switches under load, with every answer held against what was deployed when; deployers
-    that are killed at every step boundary and at random times, after which the next deploy must succeed and nothing
-    may be left; deploys that race; hostile input through every way in; and secrets, looked for in every process, file
+    that are killed at every step boundary and at random times, and servers that are cut off there, after which the
+    next deploy must succeed and nothing may be left; deploys that race; hostile input through every way in; and secrets, looked for in every process, file
     and output. Each claim is told with its cases and its failures, and each failure with what to type to see it again.
     Ctrl-C ends it and leaves nothing. Exit code 1 if a claim does not hold.
 
@@ -67,7 +69,7 @@ def prove(
     """
     numbers = {
         "seed": seed, "switches": switches, "requests": requests, "kills": kills, "boundaries": boundaries,
-        "races": races, "inputs": inputs,
+        "cuts": cuts, "races": races, "inputs": inputs,
     }  # fmt: skip
     options = _options(only, numbers, at, quick=quick)
     from axon_tasks.lab import Lab

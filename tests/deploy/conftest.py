@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from axon_tasks.lab import Lab
 
@@ -61,7 +61,9 @@ class Product:
     def command(self, *arguments: str) -> list[str]:
         return [str(Path(sys.executable).parent / "fab"), *arguments]
 
-    def fab(self, *arguments: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+    def fab(
+        self, *arguments: str, timeout: float = 120, variables: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
         path = self.write()
         return subprocess.run(
             self.command(*arguments, f"--hosts-file={path}"),
@@ -71,7 +73,7 @@ class Product:
             timeout=timeout,
             check=False,
             stdin=subprocess.DEVNULL,
-            env={**os.environ, "NO_COLOR": "1"},
+            env={**os.environ, "NO_COLOR": "1", **(variables or {})},
         )
 
     def begin(self, *arguments: str) -> subprocess.Popen[str]:

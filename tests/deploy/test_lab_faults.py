@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import subprocess
 import threading
@@ -13,6 +14,8 @@ import pytest
 from reading import until_it_says
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from conftest import Product
 
     from axon_tasks.lab import Lab
@@ -203,6 +206,63 @@ def test_an_upload_that_spans_the_switch_is_answered(product: Product) -> None:
         client.sendall(body[1000:])
         answer = client.makefile("rb").read()
     assert (b"HTTP/1.1 200", True) == (answer[:12], b"200000 bytes" in answer), answer
+
+
+def test_a_client_that_reads_slowly_gets_all_of_its_answer(product: Product) -> None:
+    """An answer that is still being read when nginx is switched comes to its end, from the release that began it."""
+    product.on("app1")
+    product.settings["defaults"]["drain"] = {"timeout": "60s"}
+    product.serve("v1")
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 * 1024)
+        client.settimeout(60)
+        client.connect(("10.77.0.10", 80))
+        client.sendall(f"GET /large HTTP/1.1\r\nHost: {product.domain}\r\nConnection: close\r\n\r\n".encode())
+        head, _, body = client.recv(4096).partition(b"\r\n\r\n")
+        assert (b"HTTP/1.1 200", True) == (head[:12], b"X-Version: v1" in head)
+        received = len(body)
+        product.serve("v2")
+        assert 2 == len(product.containers("app1"))  # it is not done: nobody has read it
+        while chunk := client.recv(256 * 1024):
+            received += len(chunk)
+            time.sleep(0.001)
+    assert 20_000_000 == received
+    product.settle()
+
+
+#: What makes the clock of a deployer differ from that of the servers: all that asks for the time of day there.
+CLOCK = """
+import datetime, time
+seconds, right, told = {seconds}, time.time, datetime.datetime
+time.time = lambda: right() + seconds
+class datetime_(told):
+    @classmethod
+    def now(cls, tz=None):
+        return told.now(tz) + datetime.timedelta(seconds=seconds)
+datetime.datetime = datetime_
+"""
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_clocks_that_differ_by_an_hour(product: Product, tmp_path: Path, hours: int) -> None:
+    """Deploys from machines whose clocks differ follow each other as they were made, and nothing that serves is cleaned up."""
+    product.on("app1")
+    product.serve("v1")
+    (tmp_path / "sitecustomize.py").write_text(CLOCK.format(seconds=hours * 3600))
+    elsewhere = {"PYTHONPATH": str(tmp_path)}
+    done = product.fab("deploy", "--env=prod", "--tag=v2", "--wait", variables=elsewhere)
+    assert (0, (200, "v2")) == (done.returncode, product.get()), done.stdout + done.stderr
+    done = product.deploy("v1", "--wait")
+    assert (0, (200, "v1")) == (done.returncode, product.get()), done.stdout + done.stderr
+    for variables in ({}, elsewhere):
+        cleaned = product.fab("cleanup", "--env=prod", variables=variables)
+        assert 0 == cleaned.returncode, cleaned.stderr
+    assert ([200, "v1"], 1) == ([*product.get()], len(product.containers("app1")))
+    running = product.begin("deploy", "--env=prod", "--tag=slowstart")
+    until_it_says(running, "lock ")
+    locked = product.fab("deploy", "--env=prod", "--tag=v2", variables=elsewhere)
+    assert (3, True) == (locked.returncode, bool(re.search(r"since|for \d+ s", locked.stderr))), locked.stderr
+    assert 0 == running.wait(120)
 
 
 def test_an_upgraded_connection_outlives_the_switch_until_the_drain_ends(product: Product) -> None:

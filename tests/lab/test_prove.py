@@ -22,6 +22,7 @@ from axon_tasks.lab.prove import commands, inputs, kills, races, secrets, stage,
 from axon_tasks.lab.prove.boundaries import Watched
 from axon_tasks.lab.prove.claims import MAX_TOLD, Claim, claim_from, told
 from axon_tasks.lab.prove.commands import Ended, Line
+from axon_tasks.lab.prove.cuts import Cuts, planned
 from axon_tasks.lab.prove.options import PARTS, Options
 from axon_tasks.lab.prove.stage import Case, Loads
 from axon_tasks.lab.prove.state import Answer, Container, Expected, HostState
@@ -413,12 +414,36 @@ def test_boundaries_are_told_before_they_are_passed_on() -> None:
 def test_all_boundaries_are_chosen_unless_fewer_are_wanted() -> None:
     """By default every boundary; else so many of different places, others with another seed; or those that are named."""
     names = [f"step{letter}{end}:begin" for letter in "abcdefghij" for end in ("", "x", "y", "z")]
-    some = [kills.chosen(names, Options(boundaries=4, seed=seed)) for seed in range(40)]
+    some = [kills.chosen(names, Options(seed=seed), 4) for seed in range(40)]
 
-    assert tuple(names) == kills.chosen(names, Options())
+    assert tuple(names) == kills.chosen(names, Options(), None)
     assert {4} == {len(set(few)) for few in some}
     assert set(names) == set(itertools.chain.from_iterable(some))
-    assert ("stepb:begin",) == kills.chosen(names, Options(at=("stepb:begin", "1s", "other:end")))
+    assert ("stepb:begin",) == kills.chosen(names, Options(at=("stepb:begin", "1s", "other:end")), None)
+
+
+def test_every_server_is_cut_off() -> None:
+    """A boundary of a server's own part cuts that one off; at the others, the servers take turns."""
+    names = ["lock:begin", "lock@edge1:begin", "start@app2:end", "start:end", "switch:begin"]
+    cuts = planned([*names, "pull@app1:begin"], names)
+
+    assert ["app1", "edge1", "app2", "app1", "app2"] == [one.server for one in cuts]
+    assert names == [one.boundary for one in cuts]
+
+
+def test_a_deploy_that_was_cut_off_may_fail_but_not_crash() -> None:
+    """The exit codes of a deploy that lost a server are none of a usage error, a lock or a crash, and there is no traceback."""
+    found = []
+    for code, errors in (
+        (4, "gone"),
+        (0, ""),
+        (2, "wrong"),
+        (3, "locked"),
+        (1, "Traceback (most recent call last)"),
+    ):
+        found.append(bool(Cuts(Options())._lost(Ended(code, 0.0, 1.0, (), errors))))
+
+    assert [False, False, True, True, True] == found
 
 
 def test_random_times_are_those_of_the_seed() -> None:

@@ -1,7 +1,7 @@
-"""`fab deploy` that kills itself at a boundary: the same calls as the task's, with a listener in between.
+"""`fab deploy` that kills itself at a boundary, or cuts itself off: the same calls as the task's, with a listener in between.
 
-SIGKILL from within, and not from whoever watches: between two boundaries there may be less than a millisecond, and a
-signal from outside would come anywhere.
+From within, and not by whoever watches: between two boundaries there may be less than a millisecond, and what comes from
+outside would come anywhere.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from axon_tasks.deploy.run import Options
 from axon_tasks.deploy.runner import deploy
 from axon_tasks.deploy.timeline import Recorder
 from axon_tasks.errors import AxonError
+from axon_tasks.lab import machine
 from axon_tasks.lab.prove.boundaries import Watched
+from axon_tasks.remote import transport
 from axon_tasks.report import live
 
 if TYPE_CHECKING:
@@ -30,12 +32,18 @@ if TYPE_CHECKING:
     from axon_tasks.config import Environment
 
 
-def noting(path: Path | None, at: str) -> Callable[[str], None]:
+def die() -> None:
+    """End at once, with nothing tidied up."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def noting(path: Path | None, at: str, happens: Callable[[], None] = die) -> Callable[[str], None]:
     """What is done at each boundary.
 
     Args:
         path: File that gets each boundary's name as a line; None for none.
-        at: The boundary at which to die; empty for none.
+        at: The boundary at which something happens; empty for none.
+        happens: That.
     """
     guard = threading.Lock()
 
@@ -44,7 +52,7 @@ def noting(path: Path | None, at: str) -> Callable[[str], None]:
             with guard, path.open("a", encoding="utf-8") as file:
                 file.write(f"{name}\n")
         if name == at:
-            os.kill(os.getpid(), signal.SIGKILL)
+            happens()
 
     return reached
 
@@ -79,12 +87,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.add_argument(name, required=True)
     parser.add_argument("--kill-at", default="", help="boundary at which to die")
     parser.add_argument(
+        "--cut-at", default="", help="boundary at which the network to one server swallows everything"
+    )
+    parser.add_argument("--cut", default="", help="the address of that server")
+    parser.add_argument(
+        "--peer-timeout",
+        type=int,
+        default=transport.PEER_TIMEOUT,
+        help="seconds until a silent server is gone",
+    )
+    parser.add_argument(
         "--boundaries", type=Path, help="file for the names of the boundaries that were reached"
     )
     options = parser.parse_args(argv)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as `fab` takes it
+    transport.PEER_TIMEOUT = options.peer_timeout
+    reached = noting(options.boundaries, options.kill_at)
+    if options.cut_at:
+        reached = noting(options.boundaries, options.cut_at, lambda: machine.cut(options.cut))
     try:
-        return run(options.hosts_file, options.env, options.tag, noting(options.boundaries, options.kill_at))
+        return run(options.hosts_file, options.env, options.tag, reached)
     except AxonError as error:
         sys.stderr.write(f"{error}\n")
         return error.code

@@ -95,7 +95,7 @@ class Kills:
         loads = Loads()
         for kind in (ORDINARY, CHANGED):
             dry = dry_pass(lab, kind)
-            names = chosen(dry.boundaries, self.options)
+            names = chosen(dry.boundaries, self.options, self.options.boundaries)
             say(_told(kind, dry, names))
             if names:
                 claims.append(self._boundaries(lab, kind, names, dry, loads, say))
@@ -161,11 +161,11 @@ def _told(kind: str, dry: DryPass, names: Sequence[str]) -> str:
     return f"  {kind} deploy: K = {total} boundaries, of which {len(names)} are tried: {', '.join(names)}"
 
 
-def chosen(boundaries: Sequence[str], options: Options) -> tuple[str, ...]:
-    """The boundaries that are tried: those that were named, or as many as wanted, spread over the plan."""
+def chosen(boundaries: Sequence[str], options: Options, wanted: int | None) -> tuple[str, ...]:
+    """The boundaries that are tried: those that were named, or as many as wanted (None: all), spread over the plan."""
     if options.at:
         return tuple(name for name in boundaries if name in options.at)
-    count = len(boundaries) if options.boundaries is None else min(options.boundaries, len(boundaries))
+    count = len(boundaries) if wanted is None else min(wanted, len(boundaries))
     if count == 0:
         return ()
     # Another part of the plan for each seed, so that many short runs see all of it.

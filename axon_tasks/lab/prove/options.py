@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from axon_tasks.errors import UsageError
 
 #: The parts, in the order in which they are told. Each has an entry in `suite.REGISTRY`.
-PARTS = ("switches", "kills", "races", "inputs", "secrets")
+PARTS = ("switches", "kills", "cuts", "races", "inputs", "secrets")
 
 #: Bounds, so that a mistake in a number does not become a day.
 _BOUNDS = {
@@ -36,6 +36,7 @@ class Options:
         boundaries: How many boundaries are tried, spread over the plan; None for every one.
         at: The boundaries that are tried, by name, or times such as `1.25s`, and nothing else; none for those of
             `boundaries` and `kills`.
+        cuts: How many boundaries a server is cut off at, spread over the plan; None for every one.
         races: How many pairs of deploys.
         inputs: How many hostile inputs each place is given, and a fifth of the things that are spoilt on servers.
     """
@@ -47,6 +48,7 @@ class Options:
     kills: int = 100
     boundaries: int | None = None
     at: tuple[str, ...] = ()
+    cuts: int | None = None
     races: int = 50
     inputs: int = 20
 
@@ -80,4 +82,4 @@ class Options:
     @classmethod
     def quickly(cls, only: tuple[str, ...] = PARTS, seed: int = 1) -> Options:
         """A smoke test: a little of every part."""
-        return cls(only, seed, switches=3, requests=2000, kills=1, boundaries=2, races=2, inputs=2)
+        return cls(only, seed, switches=3, requests=2000, kills=1, boundaries=2, cuts=1, races=2, inputs=2)

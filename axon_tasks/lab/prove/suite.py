@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 REGISTRY = {
     "switches": ("switches", "Switches"),
     "kills": ("kills", "Kills"),
+    "cuts": ("cuts", "Cuts"),
     "races": ("races", "Races"),
     "inputs": ("inputs", "Inputs"),
     "secrets": ("secrets", "Secrets"),
@@ -81,11 +82,11 @@ def command(part: str, options: Mapping[str, Any]) -> str:
     words = [f"--only={part}", f"--seed={options['seed']}"]
     counts = {
         "switches": ("switches", "requests"), "kills": ("kills", "boundaries"), "races": ("races",),
-        "inputs": ("inputs",),
+        "inputs": ("inputs",), "cuts": ("cuts",),
     }  # fmt: skip
     changed = [name for name in counts.get(part, ()) if options[name] != usual[name]]
     words += [f"--{name}={options[name]}" for name in changed]
-    if part == "kills" and options["at"]:
+    if part in {"kills", "cuts"} and options["at"]:
         words.append(f"--at={','.join(options['at'])}")
     return shlex.join(["invoke", "prove", *words])
 

@@ -57,6 +57,14 @@ events() {
     printf 'data: end\n\n'
 }
 
+# 20 MB that come no faster than they are read: more than all buffers on the way hold, and nginx is told to keep none back.
+large() {
+    size=20000000
+    printf 'HTTP/1.1 200 OK\r\nX-Version: %s\r\nContent-Type: application/octet-stream\r\n' "$VERSION"
+    printf 'Content-Length: %s\r\nX-Accel-Buffering: no\r\nConnection: close\r\n\r\n' "$size"
+    head -c "$size" /dev/zero
+}
+
 case $target in
 / | /\?*) answer "200 OK" "shop $VERSION at $HOSTNAME: ${GREETING:-hello}" ;;
 /version) answer "200 OK" "$VERSION" ;;
@@ -68,6 +76,7 @@ case $target in
     answer "200 OK" "shop $VERSION took $number seconds"
     ;;
 /events | /events\?*) events ;;
+/large) large ;;
 /socket)
     # What a WebSocket is to a proxy: after this answer the connection belongs to both ends (RFC 9110, section 7.8).
     printf 'HTTP/1.1 101 Switching Protocols\r\nX-Version: %s\r\nUpgrade: echo\r\nConnection: Upgrade\r\n\r\n' "$VERSION"

@@ -1,0 +1,144 @@
+"""A network that swallows what is sent to one server, at each boundary of the steps.
+
+Nobody is told: no packet says that the connection is gone, on either side. The deploy must notice by itself and end, the
+site must be up throughout, and when packets get through again, the next `fab deploy` must succeed and leave what an
+ordinary one leaves. Only the deployer is cut off: nginx still reaches the app servers, and clients nginx.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from axon_tasks.errors import AxonError
+from axon_tasks.lab.hosts import GATEWAY
+from axon_tasks.lab.prove import commands, stage
+from axon_tasks.lab.prove.kills import ORDINARY, chosen, dry_pass
+from axon_tasks.lab.prove.site import other
+from axon_tasks.lab.prove.stage import Case, Stage
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from axon_tasks.lab.lab import Lab
+    from axon_tasks.lab.prove.claims import Claim
+    from axon_tasks.lab.prove.commands import Ended
+    from axon_tasks.lab.prove.options import Options
+    from axon_tasks.lab.prove.site import Say
+
+PART = "cuts"
+
+#: Seconds after which the deployer takes a silent server for gone, instead of 30: a cut is tried five times in the time of one.
+_PEER_TIMEOUT = 6
+#: How long the next deploy waits for the lock of one that the server has not heard the end of: longer than that lock lives.
+_PATIENCE = "--wait-lock=60s"
+#: How a deploy may end that loses a server: well, if it needed nothing more of it; failed before or after its switch; or
+#: without a server that it could not reach in the first place.
+_CODES = frozenset({0, 1, 4, 5})
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Where one deployer is cut off, and from whom."""
+
+    boundary: str
+    server: str
+
+    @property
+    def name(self) -> str:
+        """Of the case."""
+        return f"{self.server} cut off at {self.boundary} (--at={self.boundary})"
+
+
+class Cuts:
+    """The part of the proof that is about servers which cannot be heard any more.
+
+    Args:
+        options: How much.
+    """
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.ends: Counter[str] = Counter()
+        self.seconds: list[float] = []
+
+    def prove(self, lab: Lab, say: Say) -> list[Claim]:
+        """Cut servers off, deploy again, and look at what is left.
+
+        Raises:
+            AxonError: A deploy that nobody disturbs does not work, or a boundary that was named does not exist.
+        """
+        dry = dry_pass(lab, ORDINARY)
+        names = chosen(dry.boundaries, self.options, self.options.cuts)
+        if not names:
+            raise AxonError(f"No deploy has the boundary {', '.join(self.options.at)}.")
+        say(f"  K = {len(dry.boundaries)} boundaries, of which {len(names)} are tried: {', '.join(names)}")
+        cuts = {cut.name: cut for cut in planned(dry.boundaries, names)}
+        cases = [Case(name, PART) for name in cuts]
+        opening = functools.partial(stage.opened, lab, self.options.seed)
+        loads = stage.tried(opening, cases, lambda where, case: self._cut(where, case, cuts[case.name]), say)
+        text = "A server is cut off at a step boundary: the deploy ends by itself, the next one succeeds, and nothing is left"
+        facts = {
+            "K": len(dry.boundaries), "exit_codes": dict(sorted(self.ends.items())),
+            "seconds_until_the_end": self._until_the_end(), "seconds_until_a_server_is_gone": _PEER_TIMEOUT,
+        }  # fmt: skip
+        return [
+            stage.claim(PART, text, "boundaries", cases, len(names), **facts),
+            stage.judge(PART, loads),
+        ]
+
+    def _until_the_end(self) -> Mapping[str, float]:
+        took = sorted(self.seconds)
+        return {"median": round(took[len(took) // 2], 2), "most": round(took[-1], 2)} if took else {}
+
+    def _cut(self, where: Stage, case: Case, cut: Cut) -> None:
+        """Cut one deployer off, deploy again, and note what is not as it should be."""
+        tag = other(where.tag)
+        try:
+            case.failures += self._lost(cut_off(where, tag, cut))
+        finally:
+            where.site.lab.mend()
+        again = commands.run([*where.site.words(tag), _PATIENCE], where.site.product.folder)
+        if again.code:
+            case.failures.append(f"the next deploy, of {tag}: {again}")
+        notice(where.site.lab, cut.server)
+        case.failures += where.site.settle(tag)
+        case.dirty = bool(case.failures)
+        where.tag = tag
+
+    def _lost(self, done: Ended) -> list[str]:
+        """What is wrong with how the deploy ended that was cut off."""
+        self.ends[str(done.code)] += 1
+        self.seconds.append(done.seconds)
+        if done.code not in _CODES or "Traceback" in done.errors:
+            return [f"the deploy that was cut off: {done}"]
+        return []
+
+
+def planned(boundaries: Sequence[str], names: Sequence[str]) -> list[Cut]:
+    """From whom the deployer is cut off at each boundary: the server that it names, else one of all in turn."""
+    servers = sorted({_server(name) for name in boundaries} - {""})
+    return [Cut(name, _server(name) or servers[number % len(servers)]) for number, name in enumerate(names)]
+
+
+def _server(boundary: str) -> str:
+    """The server of `start@app1:end`; none in `start:end`."""
+    return boundary.partition(":")[0].partition("@")[2]
+
+
+def cut_off(where: Stage, tag: str, cut: Cut) -> Ended:
+    """Deploy, and swallow what goes to one server from a boundary on; it stays cut off."""
+    site = where.site
+    flags = (
+        f"--cut-at={cut.boundary}",
+        f"--cut={site.lab.host(cut.server).address}",
+        f"--peer-timeout={_PEER_TIMEOUT}",
+    )
+    return commands.run(site.instrumented(tag, *flags), site.product.folder)
+
+
+def notice(lab: Lab, server: str) -> None:
+    """Have a server find out that its peer has gone, as sshd does in time (sshd_config(5): ClientAliveInterval, TCPKeepAlive)."""
+    lab.exec(server, ["ss", "-K", "dst", GATEWAY, "sport", "=", ":22"])
