@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from axon_tasks.deploy.run import Options
     from axon_tasks.remote import BatchResult
 
+#: Seconds in which the first batches are on their way, once the servers have been reached; they work longer than that.
+_FIRST_BATCHES = 0.05
 #: Seconds in which the lock of an attempt that failed is given back.
 _GIVEN_BACK = 10.0
 
@@ -210,8 +212,12 @@ def deploy(
 
 
 def _warm_up(connections: Connections) -> None:
-    """Import what is needed in a moment and slow: not beside the key exchange, but while servers work."""
+    """Import what is needed in a moment and slow: while servers work, not beside the key exchange or the first batches.
+
+    Each batch goes through several threads on its way, and an import lets each of them wait for its turn.
+    """
     connections.await_opening()
+    time.sleep(_FIRST_BATCHES)
     nginx.warm_up()
 
 

@@ -539,6 +539,9 @@ def connect(host: str, port: int, timeout: float, note: Callable[[socket.socket]
 
 def _addresses(host: str, port: int, timeout: float) -> list[tuple[Any, ...]]:
     """Look a name up; the resolver knows no deadline, so it is left behind when it takes too long."""
+    with contextlib.suppress(OSError, UnicodeError):
+        # An address needs no resolver, and no thread that waits for one.
+        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
     found: list[tuple[Any, ...]] = []
     failure: list[OSError] = []
 
