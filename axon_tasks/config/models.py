@@ -1,19 +1,13 @@
-"""The settings of `hosts.yml`, typed, checked and frozen.
+"""The shape of `hosts.yml`: what checks it, and describes it to editors. What tasks work with is in `project`.
 
-Classes whose name ends in `Settings` have the shape of the file and describe it to editors; the others are what tasks
-work with: names filled in, paths made absolute, project-wide values inherited. Durations are seconds throughout.
+Durations are seconds throughout.
 """
-
-from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from axon_tasks.config import values as v
-from axon_tasks.config.faults import ValueFault, nearest, shown
-from axon_tasks.config.images import ImageReference, is_digest, is_tag
+from axon_tasks.config.faults import ValueFault
 from axon_tasks.config.secret import Secret
-from axon_tasks.errors import UsageError
-from axon_tasks.hosts_file import environment_names
 
 #: A deploy needs one port for the old release and one for the new.
 _FEWEST_PORTS = 2
@@ -33,12 +27,6 @@ class RegistrySettings(Settings):
     )
     username: v.RegistryUser = Field(description="user name for the registry")
     password: Secret = Field(description="password or token, best as ${VARIABLE}; travels over stdin only")
-
-
-class Registry(RegistrySettings):
-    """A registry login whose server is known."""
-
-    server: v.RegistryServer
 
 
 class HostSettings(Settings):
@@ -63,19 +51,7 @@ class HostSettings(Settings):
     )
 
 
-class Host(HostSettings):
-    """One server of the inventory."""
-
-    name: v.HostName
-    key: Path | None = None  # type: ignore[assignment]  # absolute by now
-
-    @property
-    def upstream_address(self) -> str:
-        """The address that nginx sends requests to and that containers are bound to."""
-        return self.private_address or self.address
-
-
-class Tls(Settings):
+class TlsSettings(Settings):
     """The site's certificate, which must already be on the system servers."""
 
     certificate: v.RemotePath = Field(
@@ -87,7 +63,7 @@ class Tls(Settings):
     )
 
 
-class LogOptions(Settings):
+class LogOptionsSettings(Settings):
     """How Docker keeps the container's log."""
 
     driver: v.LogDriver = Field("json-file", description="Docker logging driver")
@@ -97,7 +73,7 @@ class LogOptions(Settings):
     max_file: v.Count = Field(3, description="number of log files that are kept")
 
 
-class Container(Settings):
+class ContainerSettings(Settings):
     """How the application's container is run."""
 
     port: v.Port = Field(3000, description="port on which the application listens inside the container")
@@ -121,19 +97,21 @@ class Container(Settings):
     stop_timeout: v.Duration = Field(
         10.0, description="seconds between SIGTERM and SIGKILL when it is stopped"
     )
-    log: LogOptions = Field(default_factory=LogOptions, description="how Docker keeps the log")
+    log: LogOptionsSettings = Field(
+        default_factory=LogOptionsSettings, description="how Docker keeps the log"
+    )
     labels: dict[v.LabelName, v.Argument] = Field(
         default_factory=dict, description="additional Docker labels"
     )
 
     @model_validator(mode="after")
-    def _alias_needs_network(self) -> "Container":
+    def _alias_needs_network(self) -> "ContainerSettings":
         if self.network_alias and not self.network:
             raise ValueFault("network_alias is set without a network", expected="network: NAME beside it")
         return self
 
 
-class Health(Settings):
+class HealthSettings(Settings):
     """When a new release counts as healthy. It is probed on its server, before nginx sends it a request."""
 
     path: v.UrlPath = Field("/", description="path that is probed, with a query if need be")
@@ -163,7 +141,7 @@ class Health(Settings):
         return codes
 
 
-class Drain(Settings):
+class DrainSettings(Settings):
     """How the old release is let go."""
 
     timeout: v.Duration = Field(
@@ -171,7 +149,7 @@ class Drain(Settings):
     )
 
 
-class Nginx(Settings):
+class NginxSettings(Settings):
     """Where nginx is configured on the system servers, and how it proxies."""
 
     directory: v.RemotePath = Field(
@@ -194,20 +172,20 @@ class Nginx(Settings):
     )
 
     @model_validator(mode="after")
-    def _two_ports(self) -> "Nginx":
+    def _two_ports(self) -> "NginxSettings":
         if self.http_port == self.https_port:
             raise ValueFault("http_port and https_port are the same", expected="two different ports")
         return self
 
 
-class PortRange(Settings):
+class PortRangeSettings(Settings):
     """The ports on the app servers from which two are chosen for each environment."""
 
     first: v.HostPort = Field(30000, description="lowest port")
     last: v.HostPort = Field(32767, description="highest port")
 
     @model_validator(mode="after")
-    def _enough(self) -> "PortRange":
+    def _enough(self) -> "PortRangeSettings":
         if self.last - self.first + 1 < _FEWEST_PORTS:
             raise ValueFault(
                 "the range is too small", expected="last above first: each environment needs two ports"
@@ -226,7 +204,7 @@ class EnvironmentSettings(Settings):
     )
     domain: v.Domain = Field(description="the site's domain, such as shop.example.com or *.example.com")
     aliases: tuple[v.Domain, ...] = Field((), description="further domains of the site")
-    tls: Tls | None = Field(None, description="certificate; without one the site is served over HTTP")
+    tls: TlsSettings | None = Field(None, description="certificate; without one the site is served over HTTP")
     env_file: v.RemotePath | None = Field(None, description="absolute path of an env-file on the app servers")
     image: v.Image | None = Field(None, description="image without a tag; default: the project's")
     tag: v.Version | None = Field(None, description="tag or digest to deploy when --tag is not given")
@@ -234,11 +212,17 @@ class EnvironmentSettings(Settings):
         "slots", description="slots: no reload per deploy; reload: rewrite and reload nginx"
     )
     registry: RegistrySettings | None = Field(None, description="registry login; default: the project's")
-    container: Container = Field(default_factory=Container, description="how the container is run")
-    health: Health = Field(default_factory=Health, description="when a new release counts as healthy")
-    drain: Drain = Field(default_factory=Drain, description="how the old release is let go")
-    nginx: Nginx = Field(default_factory=Nginx, description="where nginx is configured")
-    ports: PortRange = Field(default_factory=PortRange, description="ports on the app servers")
+    container: ContainerSettings = Field(
+        default_factory=ContainerSettings, description="how the container is run"
+    )
+    health: HealthSettings = Field(
+        default_factory=HealthSettings, description="when a new release counts as healthy"
+    )
+    drain: DrainSettings = Field(default_factory=DrainSettings, description="how the old release is let go")
+    nginx: NginxSettings = Field(default_factory=NginxSettings, description="where nginx is configured")
+    ports: PortRangeSettings = Field(
+        default_factory=PortRangeSettings, description="ports on the app servers"
+    )
 
     @field_validator("system", "app")
     @classmethod
@@ -268,55 +252,6 @@ class EnvironmentSettings(Settings):
         return self
 
 
-class Environment(EnvironmentSettings):
-    """One place where the product runs, with everything that it inherits."""
-
-    name: v.Name
-    product: v.Name
-    image: v.Image
-    registry: Registry | None = None
-
-    @property
-    def domains(self) -> tuple[str, ...]:
-        """All domains of the site, the main one first."""
-        return (self.domain, *self.aliases)
-
-    @property
-    def health_host(self) -> str:
-        """The Host header of the probe: the one that was set, else the first domain that is no wildcard."""
-        return self.health.host or next(name for name in self.domains if not name.startswith("*."))
-
-    @property
-    def servers(self) -> tuple[str, ...]:
-        """The names of all its hosts, each once, system servers first."""
-        return tuple(dict.fromkeys((*self.system, *self.app)))
-
-    def image_reference(self, version: str | None = None) -> ImageReference:
-        """Return the image to deploy.
-
-        Args:
-            version: A tag or a digest, as from `--tag`; default: the environment's own `tag`.
-
-        Raises:
-            UsageError: There is no version, or it is neither a tag nor a digest.
-        """
-        version = version if version is not None else self.tag
-        if version is None:
-            raise UsageError(
-                f"No version was named for {self.name}.",
-                hint=f"Add --tag=TAG, or set `tag:` for {self.name}.",
-            )
-        image = ImageReference.parse(self.image)
-        if is_digest(version):
-            return image.with_digest(version)
-        if not is_tag(version):
-            raise UsageError(
-                f"{shown(version)} is neither a tag nor a digest.",
-                hint="A tag has up to 128 letters, digits, dots, dashes or underscores; a digest is sha256: and 64 digits.",
-            )
-        return image.with_tag(version)
-
-
 class FileSettings(Settings):
     """The whole of `hosts.yml`."""
 
@@ -338,60 +273,6 @@ class FileSettings(Settings):
         if not entries:
             raise ValueFault("there is none", expected="at least one")
         return entries
-
-
-class Project(Settings):
-    """Everything that `hosts.yml` says.
-
-    Attributes:
-        product: Name of the product.
-        image: Image of the product, without a tag.
-        registry: Registry login that environments inherit.
-        hosts: The servers, by name.
-        environments: The environments, by name.
-        known_hosts: The project's own known_hosts file, absolute; it need not exist.
-        source: The file that was read, absolute.
-        root: The folder of that file, absolute.
-    """
-
-    product: v.Name
-    image: v.Image
-    registry: Registry | None = None
-    hosts: dict[str, Host]
-    environments: dict[str, Environment]
-    known_hosts: Path | None = None
-    source: Path
-    root: Path
-
-    def environment(self, name: str) -> Environment:
-        """Return an environment.
-
-        Raises:
-            UsageError: There is none of that name; the message names the nearest one and the hint all.
-        """
-        found = self.environments.get(name)
-        if found is not None:
-            return found
-        close = nearest(name, self.environments)
-        question = f" Did you mean {close}?" if close else ""
-        raise UsageError(
-            f"There is no environment {shown(name)} in {self.source.name}.{question}",
-            hint=f"Known environments: {', '.join(self.environments)}.",
-        )
-
-    def environments_named(self, names: str) -> list[Environment]:
-        """Return the environments of `--env=one,two`, each once, in the order given.
-
-        Raises:
-            UsageError: No name was given, or one is unknown.
-        """
-        wanted = environment_names(names)
-        if not wanted:
-            raise UsageError(
-                "No environment was named.",
-                hint=f"Add --env=NAME. Known environments: {', '.join(self.environments)}.",
-            )
-        return [self.environment(name) for name in wanted]
 
 
 def _without_repetition(names: tuple[str, ...]) -> tuple[str, ...]:

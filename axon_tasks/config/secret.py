@@ -5,13 +5,12 @@ from __future__ import annotations
 import hmac
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from pydantic_core import core_schema
-
 from axon_tasks.config.document import Scalar, yaml_kind
 from axon_tasks.config.faults import ValueFault
 
 if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+    from pydantic_core import core_schema
 
 #: What is shown instead; its length says nothing about the secret.
 MASK = "********"
@@ -88,6 +87,8 @@ class Secret:
     def __get_pydantic_core_schema__(
         cls, source: object, handler: GetCoreSchemaHandler
     ) -> core_schema.CoreSchema:
+        from pydantic_core import core_schema
+
         return core_schema.no_info_plain_validator_function(
             cls.of,
             serialization=core_schema.plain_serializer_function_ser_schema(_mask, when_used="json"),

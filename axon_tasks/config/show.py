@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import TYPE_CHECKING, Any
-
-from pydantic import BaseModel
 
 from axon_tasks.config.document import Block, Items, Scalar
 from axon_tasks.config.faults import dotted
@@ -15,8 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from axon_tasks.config.faults import Place
-    from axon_tasks.config.load import Loaded
-    from axon_tasks.config.models import Environment
+    from axon_tasks.config.project import Environment
+    from axon_tasks.config.reading import Loaded
 
 BUILT_IN = "built-in default"
 
@@ -55,15 +53,15 @@ def effective(loaded: Loaded, environment: Environment) -> list[Row]:
     return rows
 
 
-def _rows(settings: BaseModel, block: object, path: tuple[str, ...], file: str) -> Iterator[Row]:
-    for name in type(settings).model_fields:
+def _rows(settings: Any, block: object, path: tuple[str, ...], file: str) -> Iterator[Row]:
+    for name in (field.name for field in fields(settings)):
         if name in {"name", "product"}:
             continue  # said by the path and by the first row
         value: Any = getattr(settings, name)
         written = block.get(name) if isinstance(block, Block) else None
         if name in _FREE_TEXT:
             value = _masked(value, written)
-        if isinstance(value, BaseModel):
+        if is_dataclass(value):
             yield from _rows(value, written, (*path, name), file)
         elif isinstance(value, dict) and value:
             for key, entry in value.items():

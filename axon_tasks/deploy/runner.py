@@ -290,7 +290,7 @@ def _without_failed(outcome: Outcome) -> Environment | None:
     rest = tuple(server for server in environment.app if server not in failed)
     if not failed or not rest or not failed.keys().isdisjoint(environment.system):
         return None
-    return environment.model_copy(update={"app": rest})
+    return replace(environment, app=rest)
 
 
 def _complete(outcome: Outcome, error: AxonError | None) -> AxonError | None:

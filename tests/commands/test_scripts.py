@@ -21,8 +21,7 @@ from hypothesis import strategies as st
 
 from axon_tasks.commands import docker
 from axon_tasks.commands.shell import Learnt, Var, centiseconds, command, script, text, word
-from axon_tasks.config import Secret
-from axon_tasks.config.models import Registry
+from axon_tasks.config import Registry, Secret
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,7 +8,8 @@ import traceback
 import pytest
 from pydantic import BaseModel
 
-from axon_tasks.config import MASK, Registry, Secret
+from axon_tasks.config import MASK, Secret
+from axon_tasks.config.models import RegistrySettings
 
 TEXT = "correct-horse"
 
@@ -43,7 +44,7 @@ def test_not_pickled() -> None:
 
 def test_model_dump() -> None:
     """A model's JSON has the mask, and its fields keep the secret."""
-    registry = Registry(server="a.io", username="u", password=TEXT)  # type: ignore[arg-type]
+    registry = RegistrySettings(server="a.io", username="u", password=TEXT)  # type: ignore[arg-type]
 
     assert f'{{"server":"a.io","username":"u","password":"{MASK}"}}' == registry.model_dump_json()
     assert Secret(TEXT) == registry.password

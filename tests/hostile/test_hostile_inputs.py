@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -119,8 +120,8 @@ def test_an_injected_directive_is_found(tmp_path: Path, domain: str) -> None:
     found = outcome.Outcome()
     checker = rendered.Rendered(found, tmp_path)
     sound = project(tmp_path)
-    prod = sound.environment("prod").model_copy(update={"domain": domain})
-    checker.check("domain", sound.model_copy(update={"environments": {"prod": prod}}), (), "")
+    prod = replace(sound.environment("prod"), domain=domain)
+    checker.check("domain", replace(sound, environments={"prod": prod}), (), "")
     assert 1 == len(found.violations)
 
 

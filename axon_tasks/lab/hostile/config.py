@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from axon_tasks.config import Project
-    from axon_tasks.config.load import Loaded
+    from axon_tasks.config.reading import Loaded
 
     Accepted = Callable[[str, Project, tuple[str, ...], str], None]
 

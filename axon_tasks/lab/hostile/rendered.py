@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import tempfile
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from axon_tasks.commands import nginx
@@ -116,7 +117,7 @@ def _trees(environment: Environment) -> list[tuple[Directive, ...]]:
     """The directives of both files, in both ways of switching, for old and new versions of nginx."""
     made = []
     for way in ("slots", "reload"):
-        switched = environment.model_copy(update={"switch": way})
+        switched = replace(environment, switch=way)
         for version in _VERSIONS:
             files = nginx.render(switched, _BACKENDS, version=version, slot="b")
             made += [directives(files.upstream), directives(files.site)]

@@ -6,15 +6,16 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 from types import UnionType
-from typing import TYPE_CHECKING, Any, Union, cast, get_args, get_origin
+from typing import TYPE_CHECKING, Any, TypeVar, Union, cast, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from axon_tasks.config import models
+from axon_tasks.config import models, project
 from axon_tasks.config.checks import check_relations
 from axon_tasks.config.document import MOST_BYTES, Block, Items, Scalar, read_document
 from axon_tasks.config.faults import ConfigurationFaults, Place, Report, ValueFault, listed, nearest, shown
 from axon_tasks.config.images import ImageReference
+from axon_tasks.config.project import Environment, Host, Project
 from axon_tasks.errors import ConfigurationError
 from axon_tasks.hosts_file import VARIABLE, find_hosts_file
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pydantic_core import ErrorDetails
+
+T = TypeVar("T")
 
 #: More faults than this are not worked out: a file of nothing but mistakes must not keep the program busy.
 _MOST_FAULTS = 1000
@@ -45,11 +48,11 @@ class Loaded:
         values: The file's values, with `defaults` merged under each environment; each knows its place.
     """
 
-    project: models.Project
+    project: Project
     values: Block
 
 
-def load(path: Path | str | None = None, environ: Mapping[str, str] | None = None) -> models.Project:
+def load(path: Path | str | None = None, environ: Mapping[str, str] | None = None) -> Project:
     """Load the settings.
 
     Args:
@@ -258,27 +261,24 @@ def _model_at(location: tuple[str | int, ...]) -> type[BaseModel]:
     return cast("type[BaseModel]", annotation)
 
 
-def _project(settings: models.FileSettings, source: Path) -> models.Project:
+def _project(settings: models.FileSettings, source: Path) -> Project:
     root = source.parent
     hosts = {
-        name: models.Host(**_shallow(host) | {"name": name, "key": _absolute(host.key, root)})
+        name: _made(Host, host, name=name, key=_absolute(host.key, root))
         for name, host in settings.hosts.items()
     }
     environments = {
-        name: models.Environment(
-            **_shallow(environment)
-            | {"name": name, "product": settings.product, "registry": _registry(environment.registry)}
-        )
-        for name, environment in settings.environments.items()
+        name: _made(Environment, one, name=name, product=settings.product)
+        for name, one in settings.environments.items()
     }
     registry = settings.registry
     if registry is not None and registry.server is None:
         server = ImageReference.parse(settings.image).server
         registry = registry.model_copy(update={"server": server})
-    return models.Project(
+    return Project(
         product=settings.product,
         image=settings.image,
-        registry=_registry(registry),
+        registry=_inner(registry),
         hosts=hosts,
         environments=environments,
         known_hosts=_absolute(settings.known_hosts, root),
@@ -287,13 +287,27 @@ def _project(settings: models.FileSettings, source: Path) -> models.Project:
     )
 
 
-def _registry(settings: models.RegistrySettings | None) -> models.Registry | None:
-    return models.Registry(**_shallow(settings)) if settings else None
+#: What becomes of the settings that others hold.
+_MADE: dict[type[BaseModel], type[Any]] = {
+    models.RegistrySettings: project.Registry,
+    models.TlsSettings: project.Tls,
+    models.LogOptionsSettings: project.LogOptions,
+    models.ContainerSettings: project.Container,
+    models.HealthSettings: project.Health,
+    models.DrainSettings: project.Drain,
+    models.NginxSettings: project.Nginx,
+    models.PortRangeSettings: project.PortRange,
+}
 
 
-def _shallow(settings: BaseModel) -> dict[str, Any]:
-    """Return the fields of a model; models inside stay models."""
-    return {name: getattr(settings, name) for name in type(settings).model_fields}
+def _made(kind: type[T], settings: BaseModel, **more: object) -> T:
+    """Make what tasks work with of what was written."""
+    values = {name: _inner(getattr(settings, name)) for name in type(settings).model_fields}
+    return kind(**values | more)
+
+
+def _inner(value: Any) -> Any:
+    return _made(_MADE[type(value)], value) if isinstance(value, BaseModel) else value
 
 
 def _absolute(path: str | None, root: Path) -> Path | None:

@@ -1,0 +1,259 @@
+"""What `hosts.yml` says, checked and frozen: names filled in, paths made absolute, project-wide values inherited.
+
+This is what tasks work with. The shape of the file, and what checks it, is in `models`. Nothing here imports it: settings
+that were found right once can be had again without the library that checks them (`kept`).
+
+Durations are seconds throughout, sizes bytes or what Docker and nginx take for them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from axon_tasks.config.faults import nearest, shown
+from axon_tasks.config.images import ImageReference, is_digest, is_tag
+from axon_tasks.errors import UsageError
+from axon_tasks.hosts_file import environment_names
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from axon_tasks.config.secret import Secret
+
+
+@dataclass(frozen=True, kw_only=True)
+class Registry:
+    """A registry login whose server is known."""
+
+    server: str
+    username: str
+    password: Secret
+
+
+@dataclass(frozen=True, kw_only=True)
+class Host:
+    """One server of the inventory; what is None comes from ssh_config.
+
+    Attributes:
+        name: What `hosts.yml` calls it.
+        key: Private key file, absolute.
+        connect_timeout: Seconds until an SSH connection must stand.
+    """
+
+    name: str
+    address: str
+    user: str | None
+    port: int | None
+    key: Path | None
+    passphrase: Secret | None
+    private_address: str | None
+    jump: str | None
+    host_keys: Literal["strict", "accept-new"]
+    connect_timeout: float
+
+    @property
+    def upstream_address(self) -> str:
+        """The address that nginx sends requests to and that containers are bound to."""
+        return self.private_address or self.address
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tls:
+    """The site's certificate, which must already be on the system servers."""
+
+    certificate: str
+    key: str
+    hsts_days: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogOptions:
+    """How Docker keeps the container's log."""
+
+    driver: str
+    max_size: str
+    max_file: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Container:
+    """How the application's container is run."""
+
+    port: int
+    restart: str
+    env: dict[str, Secret]
+    volumes: tuple[str, ...]
+    network: str | None
+    network_alias: str | None
+    extra_hosts: tuple[str, ...]
+    command: tuple[str, ...] | None
+    memory: str | None
+    cpus: float | None
+    user: str | None
+    init: bool
+    stop_timeout: float
+    log: LogOptions
+    labels: dict[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Health:
+    """When a new release counts as healthy. It is probed on its server, before nginx sends it a request."""
+
+    path: str
+    host: str | None
+    expect_status: tuple[int, ...]
+    expect_body: str | None
+    timeout: float
+    interval: float
+    probe_timeout: float
+    successes: int
+    docker: bool
+    log_lines: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drain:
+    """How the old release is let go: the seconds in which it may finish its requests."""
+
+    timeout: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nginx:
+    """Where nginx is configured on the system servers, and how it proxies."""
+
+    directory: str
+    config: str
+    http_port: int
+    https_port: int
+    client_max_body_size: str
+    proxy_timeout: float
+    acme_root: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PortRange:
+    """The ports on the app servers from which two are chosen for each environment."""
+
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Environment:
+    """One place where the product runs, with everything that it inherits."""
+
+    name: str
+    product: str
+    system: tuple[str, ...]
+    app: tuple[str, ...]
+    domain: str
+    aliases: tuple[str, ...]
+    tls: Tls | None
+    env_file: str | None
+    image: str
+    tag: str | None
+    switch: Literal["slots", "reload"]
+    registry: Registry | None
+    container: Container
+    health: Health
+    drain: Drain
+    nginx: Nginx
+    ports: PortRange
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        """All domains of the site, the main one first."""
+        return (self.domain, *self.aliases)
+
+    @property
+    def health_host(self) -> str:
+        """The Host header of the probe: the one that was set, else the first domain that is no wildcard."""
+        return self.health.host or next(name for name in self.domains if not name.startswith("*."))
+
+    @property
+    def servers(self) -> tuple[str, ...]:
+        """The names of all its hosts, each once, system servers first."""
+        return tuple(dict.fromkeys((*self.system, *self.app)))
+
+    def image_reference(self, version: str | None = None) -> ImageReference:
+        """Return the image to deploy.
+
+        Args:
+            version: A tag or a digest, as from `--tag`; default: the environment's own `tag`.
+
+        Raises:
+            UsageError: There is no version, or it is neither a tag nor a digest.
+        """
+        version = version if version is not None else self.tag
+        if version is None:
+            raise UsageError(
+                f"No version was named for {self.name}.",
+                hint=f"Add --tag=TAG, or set `tag:` for {self.name}.",
+            )
+        image = ImageReference.parse(self.image)
+        if is_digest(version):
+            return image.with_digest(version)
+        if not is_tag(version):
+            raise UsageError(
+                f"{shown(version)} is neither a tag nor a digest.",
+                hint="A tag has up to 128 letters, digits, dots, dashes or underscores; a digest is sha256: and 64 digits.",
+            )
+        return image.with_tag(version)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Project:
+    """Everything that `hosts.yml` says.
+
+    Attributes:
+        product: Name of the product.
+        image: Image of the product, without a tag.
+        registry: Registry login that environments inherit.
+        hosts: The servers, by name.
+        environments: The environments, by name.
+        known_hosts: The project's own known_hosts file, absolute; it need not exist.
+        source: The file that was read, absolute.
+        root: The folder of that file, absolute.
+    """
+
+    product: str
+    image: str
+    registry: Registry | None
+    hosts: dict[str, Host]
+    environments: dict[str, Environment]
+    known_hosts: Path | None
+    source: Path
+    root: Path
+
+    def environment(self, name: str) -> Environment:
+        """Return an environment.
+
+        Raises:
+            UsageError: There is none of that name; the message names the nearest one and the hint all.
+        """
+        found = self.environments.get(name)
+        if found is not None:
+            return found
+        close = nearest(name, self.environments)
+        question = f" Did you mean {close}?" if close else ""
+        raise UsageError(
+            f"There is no environment {shown(name)} in {self.source.name}.{question}",
+            hint=f"Known environments: {', '.join(self.environments)}.",
+        )
+
+    def environments_named(self, names: str) -> list[Environment]:
+        """Return the environments of `--env=one,two`, each once, in the order given.
+
+        Raises:
+            UsageError: No name was given, or one is unknown.
+        """
+        wanted = environment_names(names)
+        if not wanted:
+            raise UsageError(
+                "No environment was named.",
+                hint=f"Add --env=NAME. Known environments: {', '.join(self.environments)}.",
+            )
+        return [self.environment(name) for name in wanted]
