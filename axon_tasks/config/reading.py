@@ -15,6 +15,7 @@ from axon_tasks.config.checks import check_relations
 from axon_tasks.config.document import MOST_BYTES, Block, Items, Scalar, read_document
 from axon_tasks.config.faults import ConfigurationFaults, Place, Report, ValueFault, listed, nearest, shown
 from axon_tasks.config.images import ImageReference
+from axon_tasks.config.merging import inherit
 from axon_tasks.config.project import Environment, Host, Project
 from axon_tasks.errors import ConfigurationError
 from axon_tasks.hosts_file import VARIABLE, find_hosts_file
@@ -71,7 +72,7 @@ def read(path: Path | str | None = None, environ: Mapping[str, str] | None = Non
     environ = os.environ if environ is None else environ
     source = Path(path) if path else find_hosts_file(environ=environ)
     report = Report(_as_typed(source))
-    values = _merged(read_document(_content(source), environ, report))
+    values = inherit(read_document(_content(source), environ, report))
     settings = _validated(values, report)
     check_relations(values, report)
     if settings is None or report.faults:
@@ -95,70 +96,6 @@ def _as_typed(source: Path) -> str:
     relative = os.path.relpath(source.absolute())
     name = str(source) if relative.startswith("..") else relative
     return name if name.isprintable() else ascii(name)
-
-
-def _merged(document: Block) -> Block:
-    """Put the project's image and registry, and `defaults`, under every environment."""
-    inherited = Block(document.place)
-    for key in ("image", "registry"):
-        if key in document:
-            _set(inherited, key, document[key], document.keys_at[key])
-    _name_registry(inherited)
-    defaults = document.get("defaults")
-    if isinstance(defaults, Block):
-        inherited = _merge(inherited, defaults)
-    environments = document.get("environments")
-    if not isinstance(environments, Block):
-        return document
-    merged = Block(environments.place)
-    for name, environment in environments.items():
-        value = _merge(inherited, environment) if isinstance(environment, Block) else environment
-        if isinstance(value, Block):
-            if value.get("image") is None and "image" in document:
-                _set(
-                    value, "image", document["image"], document.keys_at["image"]
-                )  # `image: ~` takes others away
-            _name_registry(value)
-        _set(merged, name, value, environments.keys_at[name])
-    top = Block(document.place)
-    for key, value in document.items():
-        _set(top, key, merged if key == "environments" else value, document.keys_at[key])
-    return top
-
-
-def _merge(below: Block, above: Block) -> Block:
-    """Merge mappings key by key; of anything else, the upper value replaces the lower one."""
-    merged = Block(above.place)
-    for source in (below, above):
-        for key, value in source.items():
-            lower = merged.get(key)
-            if isinstance(lower, Block) and isinstance(value, Block):
-                value = _merge(lower, value)  # noqa: PLW2901  (what follows is the same for both)
-            _set(merged, key, value, source.keys_at[key])
-    return merged
-
-
-def _set(block: Block, key: str, value: Any, place: Place) -> None:
-    block[key] = value
-    block.keys_at[key] = place
-
-
-def _name_registry(block: Block) -> None:
-    """Fill in the registry's server from the image beside it.
-
-    This happens before anything is inherited: an environment that names an image elsewhere must not send the
-    project's password there.
-    """
-    registry, image = block.get("registry"), block.get("image")
-    if not isinstance(registry, Block) or "server" in registry or not isinstance(image, Scalar):
-        return
-    try:
-        server = ImageReference.parse(image).server
-    except ValueFault:
-        return
-    named = _merge(Block(registry.place), registry)
-    _set(named, "server", Scalar(server, image.place, expanded=image.expanded), image.place)
-    block["registry"] = named
 
 
 def _validated(values: Block, report: Report) -> models.FileSettings | None:

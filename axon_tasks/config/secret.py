@@ -101,6 +101,21 @@ class Secret:
         return {"type": "string"}
 
 
+def one_line(secret: Secret) -> Secret:
+    """Accept a secret that an env-file can carry.
+
+    Raises:
+        ValueFault: It holds a line break or NUL.
+    """
+    if any(character in secret.reveal() for character in "\n\r\0"):
+        raise ValueFault(
+            "the value holds a line break or NUL, which an env-file cannot carry",
+            expected="one line; put long values into a mounted file",
+            secret=True,
+        )
+    return secret
+
+
 def _mask(_secret: Secret) -> str:
     return MASK
 

@@ -20,7 +20,7 @@ from pydantic_core import core_schema
 from axon_tasks.config.document import Scalar, quoted, yaml_meaning
 from axon_tasks.config.faults import ValueFault, listed, nearest
 from axon_tasks.config.images import ImageReference, is_digest, is_registry, is_tag
-from axon_tasks.config.secret import Secret
+from axon_tasks.config.secret import Secret, one_line
 
 if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
@@ -355,16 +355,6 @@ def _label_name(value: object) -> str:
     return written
 
 
-def _one_line(secret: Secret) -> Secret:
-    if any(character in secret.reveal() for character in "\n\r\0"):
-        raise ValueFault(
-            "the value holds a line break or NUL, which an env-file cannot carry",
-            expected="one line; put long values into a mounted file",
-            secret=True,
-        )
-    return secret
-
-
 def _list_of(value: object) -> object:
     """Accept a single value where a list is expected (`expect_status: 200`)."""
     return [value] if isinstance(value, (str, int)) else value
@@ -446,6 +436,6 @@ Argument = Annotated[str, Rule(_argument, _TEXT_SCHEMA)]
 Line = Annotated[str, Rule(_printable, _TEXT_SCHEMA)]
 LabelName = Annotated[str, Rule(_label_name, _TEXT_SCHEMA)]
 VariableName = Annotated[str, _matching(r"[A-Za-z_][A-Za-z0-9_]*", "letters, digits and underscores", 200)]
-EnvironmentValue = Annotated[Secret, AfterValidator(_one_line)]
+EnvironmentValue = Annotated[Secret, AfterValidator(one_line)]
 HostKeys = Annotated[Literal["strict", "accept-new"], _one_of("strict", "accept-new")]
 Switch = Annotated[Literal["slots", "reload"], _one_of("slots", "reload")]

@@ -1,9 +1,9 @@
-"""How the servers are reached, kept from the last run, so that connecting need not wait for the settings to be checked.
+"""The settings of the last run, so that the next one need not wait for them to be checked.
 
 Checking `hosts.yml` takes as long as connecting to the servers that it names: mostly, the import of what checks it. A file
-that has not changed since it was found right is right, so both go on at the same time. Only what leads to a server is kept,
-beside the runs, for its owner alone; no secret is. Whatever is doubtful is not used: connecting then begins when the file
-has been checked.
+that has not changed since it was found right is right. Its settings are kept beside the runs, for their owner alone and
+without the secrets. Where a variable decides about more than a secret, only what leads to the servers is kept: they are
+connected to while the settings are checked. Whatever is doubtful is not used.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from axon_tasks import __version__
+from axon_tasks.config.kept import document_of, project_from
 from axon_tasks.deploy.timeline import home_folder, replace_file
 from axon_tasks.errors import AxonError
 from axon_tasks.hosts_file import environment_names, find_hosts_file
@@ -58,10 +59,12 @@ class Recalled:
     Attributes:
         inventory: All hosts.
         servers: Those of the environments that were asked for.
+        project: All settings, if they were kept.
     """
 
     inventory: Inventory
     servers: tuple[str, ...]
+    project: Project | None = None
 
 
 #: Where nothing is known.
@@ -76,7 +79,7 @@ def inventory_of(project: ProjectLike) -> Inventory:
 def recall(
     hosts_file: str, env: str, tag: str | None, environ: Mapping[str, str] | None = None
 ) -> Recalled | None:
-    """The servers of some environments, if the file is the one that was right the last time.
+    """The settings, or at least the servers, if the file is the one that was right the last time.
 
     Args:
         hosts_file: As named on the command line, or empty.
@@ -87,23 +90,24 @@ def recall(
     environ = os.environ if environ is None else environ
     try:
         source = (Path(hosts_file) if hosts_file else find_hosts_file(environ=environ)).absolute()
-        kept = _read(_place(source))
-        if kept["digest"] != _digest(source, _content(source), environ):
+        kept, content = _read(_place(source)), _content(source)
+        if kept["digest"] != _digest(source, content, environ):
             return None
         environments = [kept["environments"][name] for name in environment_names(env)]
         if not all(_TAG.fullmatch(tag) if tag is not None else one["tag"] for one in environments):
             return None
         servers = tuple(dict.fromkeys(server for one in environments for server in one["servers"]))
-        known = kept["known_hosts"]
-        hosts = {name: _host(name, one) for name, one in kept["hosts"].items()}
-        inventory = Inventory(hosts, Path(known) if known else None)
-    except (AxonError, OSError, ValueError, KeyError, TypeError, AttributeError):
+        project = None if kept["project"] is None else project_from(kept["project"], content, environ)
+        inventory = _inventory(kept) if project is None else inventory_of(project)
+    except (AxonError, OSError, ValueError, LookupError, TypeError, AttributeError):
         return None
-    return Recalled(inventory, servers) if servers and set(servers) <= hosts.keys() else None
+    return (
+        Recalled(inventory, servers, project) if servers and set(servers) <= inventory.hosts.keys() else None
+    )
 
 
 def remember(project: Project, environ: Mapping[str, str] | None = None) -> None:
-    """Keep how the servers of a project are reached, for the next run; where that is not sure, nothing.
+    """Keep the settings of a project, or how its servers are reached, for the next run; where that is not sure, nothing.
 
     Args:
         project: Settings that were found right.
@@ -113,20 +117,23 @@ def remember(project: Project, environ: Mapping[str, str] | None = None) -> None
     place, inventory = _place(project.source), inventory_of(project)
     try:
         content = _content(project.source)
-        if not _may_be_kept(inventory, [environ.get(name, "") for name in _variables(content)]):
-            place.unlink(missing_ok=True)
-            return
-        document = {
+        settings = document_of(project, content, environ)
+        document: dict[str, Any] = {"project": settings}
+        if settings is None:
+            if not _may_be_kept(inventory, [environ.get(name, "") for name in _variables(content)]):
+                place.unlink(missing_ok=True)
+                return
+            document["known_hosts"] = str(inventory.known_hosts) if inventory.known_hosts else None
+            document["hosts"] = {name: _document(host) for name, host in inventory.hosts.items()}
+        document |= {
             "digest": _digest(project.source, content, environ),
-            "known_hosts": str(inventory.known_hosts) if inventory.known_hosts else None,
-            "hosts": {name: _document(host) for name, host in inventory.hosts.items()},
             "environments": {
                 one.name: {"servers": list(one.servers), "tag": one.tag is not None}
                 for one in project.environments.values()
             },
         }
         replace_file(place, json.dumps(document, indent=1) + "\n")
-    except (OSError, ValueError):
+    except (AxonError, OSError, ValueError):
         return  # the next run connects a little later, and that is all
 
 
@@ -139,6 +146,13 @@ def _may_be_kept(inventory: Inventory, values: Iterable[str]) -> bool:
     ]
     told.append(str(inventory.known_hosts or ""))
     return not any(value and value in text for value in values for text in told)
+
+
+def _inventory(kept: Mapping[str, Any]) -> Inventory:
+    known = kept["known_hosts"]
+    return Inventory(
+        {name: _host(name, one) for name, one in kept["hosts"].items()}, Path(known) if known else None
+    )
 
 
 def _place(source: Path) -> Path:

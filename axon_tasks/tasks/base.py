@@ -141,22 +141,33 @@ def say(text: str) -> None:
 Context = Any
 
 
-def environments(env: str, hosts_file: str) -> tuple[Project, list[Environment]]:
+def environments(
+    env: str, hosts_file: str, known: Project | None = None
+) -> tuple[Project, list[Environment]]:
     """Load `hosts.yml` and pick the environments of `--env`, which may be several: a target is never guessed.
+
+    Args:
+        env: What was typed.
+        hosts_file: Same.
+        known: The settings, where they need not be loaded.
 
     Raises:
         UsageError: `--env` is missing or unknown.
         ConfigurationError: `hosts.yml` is missing or wrong.
     """
-    from axon_tasks.config import load
-
-    project = load(hosts_file or None)
+    project = known or _loaded(hosts_file)
     if not env.strip(", "):
         raise UsageError(
             "Which environment? --env is missing.",
             hint=f"{project.source.name} has: {', '.join(project.environments)}. For example: --env={next(iter(project.environments))}",
         )
     return project, project.environments_named(env)
+
+
+def _loaded(hosts_file: str) -> Project:
+    from axon_tasks.config import load
+
+    return load(hosts_file or None)
 
 
 def one_environment(env: str, hosts_file: str) -> tuple[Project, Environment]:

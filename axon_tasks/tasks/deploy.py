@@ -113,7 +113,7 @@ def deploy(
     ):
         # The way to the servers takes its time; checking the settings, and what is imported next, takes some, too.
         connections.open_early(recalled.servers)
-        project, chosen = environments(env, hosts_file)
+        project, chosen = environments(env, hosts_file, recalled.project)
         for environment in chosen:
             environment.image_reference(tag)  # a missing tag is told before any server is contacted
         recorder.keep_in(project.root)

@@ -1,20 +1,24 @@
-"""How servers are reached is kept for the next run, if that is sure, and never a secret."""
+"""Settings, or how servers are reached, are kept for the next run, if that is sure, and never a secret."""
 
 from __future__ import annotations
 
 import json
 import os
 import stat
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
 from axon_tasks.config import load
 from axon_tasks.deploy.inventory import inventory_of, recall, remember
+from axon_tasks.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+#: A variable leads to a server, so that the settings themselves are not kept.
 TEXT = """\
 product: shop
 image: registry.test/shop
@@ -141,3 +145,112 @@ def test_a_folder_that_cannot_be_written_is_no_failure(file: Path) -> None:
     kept(file).parent.rmdir()
     remember(load(file, ENVIRON), ENVIRON)
     assert not kept(file).exists()
+
+
+#: Variables in secrets only.
+WHOLE = """\
+product: shop
+image: registry.test/shop
+registry: {username: deploy, password: "${PASSWORD}"}
+known_hosts: keys/known_hosts
+hosts:
+  edge1: {address: 10.0.0.10, port: 2222, key: keys/id, passphrase: "${PASSPHRASE:-open}"}
+  app1: {address: 10.0.0.21, private_address: 192.168.0.21, jump: edge1}
+defaults:
+  container:
+    env: {TOKEN: "x-${PASSWORD}", MODE: production}
+    volumes: ["/srv/a:/a"]
+    labels: {team: web}
+environments:
+  prod:
+    system: [edge1]
+    app: [app1]
+    domain: shop.test
+    tag: v1
+    tls: {certificate: /etc/tls/c.pem, key: /etc/tls/k.pem}
+    container: {env: {EXTRA: "${PASSWORD}"}, command: [serve, --all], log: {max_file: 5}}
+    health: {expect_status: [200, 204]}
+  other: {system: [edge1], app: [edge1], domain: other.test, registry: {username: me, password: literal-4712}, image: a.io/x}
+"""
+
+
+@pytest.fixture
+def whole(tmp_path: Path) -> Path:
+    """The same with settings that may be kept."""
+    (tmp_path / ".axon").mkdir()
+    path = tmp_path / "hosts.yml"
+    path.write_text(WHOLE)
+    remember(load(path, ENVIRON), ENVIRON)
+    return path
+
+
+def test_the_settings_are_those_that_were_checked(whole: Path) -> None:
+    """What is recalled is equal to what the file gives, secrets included, with nothing imported that checks it."""
+    found = recall(str(whole), "prod", None, ENVIRON)
+    assert found is not None
+    assert load(whole, ENVIRON) == found.project
+    assert inventory_of(load(whole, ENVIRON)) == found.inventory
+    program = f"""
+import sys
+from axon_tasks.deploy.inventory import recall
+found = recall({str(whole)!r}, "prod", None, {{"PASSWORD": "other"}})
+assert found.project.registry.password.reveal() == "other"
+assert found.project.environment("prod").container.env["TOKEN"].reveal() == "x-other"
+assert not [name for name in sys.modules if name.startswith("pydantic")]
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_secrets_are_looked_up_again(whole: Path) -> None:
+    """Another value of a variable is the one that is used; none of the texts is kept, whether a variable or the file has them."""
+    found = recall(str(whole), "prod", None, {"PASSWORD": "new"})
+    assert found is not None
+    assert load(whole, {"PASSWORD": "new"}) == found.project
+    assert not [
+        one for one in ("secret-4711", "literal-4712", "open", "production") if one in kept(whole).read_text()
+    ]
+
+
+def test_a_secret_that_is_not_fit_any_more_is_left_to_the_check(whole: Path) -> None:
+    """A line break cannot stand in an env-file: the settings are checked, which says so."""
+    assert recall(str(whole), "prod", None, {"PASSWORD": "two\nlines"}) is None
+    with pytest.raises(ConfigurationError, match="line break"):
+        load(whole, {"PASSWORD": "two\nlines"})
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("tag: v1", 'tag: "${PASSWORD}"'),
+        ("/srv/a:/a", "/srv/${PASSWORD}:/a"),
+        ("team: web", 'team: "${PASSWORD}"'),
+        ("[serve,", '["${PASSWORD}",'),
+        ("domain: other.test", 'domain: "${PASSWORD}.test"'),
+        ("image: a.io/x", 'image: "a.io/${PASSWORD}"'),
+    ],
+)
+def test_settings_that_a_variable_decides_about_are_checked_each_time(
+    tmp_path: Path, before: str, after: str
+) -> None:
+    """Another value of that variable might be none that is allowed."""
+    (tmp_path / ".axon").mkdir()
+    path, environ = tmp_path / "hosts.yml", {"PASSWORD": "secret"}
+    path.write_text(WHOLE.replace(before, after).replace('passphrase: "${PASSPHRASE:-open}"', "user: me"))
+    remember(load(path, environ), environ)
+    found = recall(str(path), "other", "v1", environ)
+    assert found is not None
+    assert (None, {"edge1", "app1"}) == (found.project, set(found.inventory.hosts))
+
+
+@pytest.mark.parametrize(
+    "way", [("tag",), ("health", "timeout"), ("container", "log"), ("name",), ("registry", "password")]
+)
+def test_settings_of_another_shape_are_not_used(whole: Path, way: tuple[str, ...]) -> None:
+    """What another version has kept, or what is damaged, is checked again."""
+    document = json.loads(kept(whole).read_text())
+    inner = document["project"]["environments"]["prod"]
+    for key in way[:-1]:
+        inner = inner[key]
+    del inner[way[-1]]
+    kept(whole).write_text(json.dumps(document))
+    assert recall(str(whole), "prod", None, ENVIRON) is None

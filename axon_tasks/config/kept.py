@@ -1,0 +1,179 @@
+"""Settings that were found right, in a form that can be kept and had again without what checks them.
+
+No secret is kept: where one stands, the file is read again, and the text is looked up there. Settings that a variable went
+into are kept only where that setting is a secret, because another value of the variable would have to be checked.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from axon_tasks.config import project as made
+from axon_tasks.config.faults import Report
+from axon_tasks.config.secret import Secret, one_line
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+T = TypeVar("T")
+#: The keys that lead to a setting.
+_Way = tuple[str, ...]
+
+#: What stands in the place of a secret.
+_SECRET = True
+
+
+def document_of(project: made.Project, content: bytes, environ: Mapping[str, str]) -> dict[str, Any] | None:
+    """What is kept of a project, fit for JSON.
+
+    Args:
+        project: Settings that were found right.
+        content: The text that they were read from.
+        environ: What they were read with.
+
+    Returns:
+        Everything but the secrets; None if a variable decides about something else.
+    """
+    values = _values(content, environ)
+    secrets = {way for way, value in _leaves(project, ()) if isinstance(value, Secret)}
+    if any(way not in secrets for way in _with_variables(values, ())):
+        return None
+    document: dict[str, Any] = _plain(project)
+    return document
+
+
+def project_from(document: Mapping[str, Any], content: bytes, environ: Mapping[str, str]) -> made.Project:
+    """The project that was kept.
+
+    Args:
+        document: What `document_of` gave.
+        content: The text of the file, the same as then.
+        environ: Where the variables of its secrets are looked up.
+
+    Raises:
+        ValueError: It is not what was kept.
+        ConfigurationError: A secret cannot be had any more, because its variable is not set, or has no fit value.
+    """
+    read: list[Any] = []
+
+    def look_up(way: _Way) -> Secret:
+        if not read:
+            read.append(_values(content, environ))
+        value = read[0]
+        for key in way:
+            value = value[key]
+        return Secret.of(value)
+
+    return _project(document, look_up)
+
+
+# --- from the file ---------------------------------------------------------------------------------------------
+
+
+def _values(content: bytes, environ: Mapping[str, str]) -> Any:
+    """The values as written, with what environments inherit.
+
+    Raises:
+        ConfigurationFaults: Something is wrong with them after all.
+    """
+    from axon_tasks.config.document import read_document
+    from axon_tasks.config.faults import ConfigurationFaults
+    from axon_tasks.config.merging import inherit
+
+    report = Report("hosts.yml")
+    values = inherit(read_document(content, environ, report))
+    if report.faults:
+        raise ConfigurationFaults(report.faults.values())
+    return values
+
+
+def _with_variables(value: Any, way: _Way) -> Iterator[_Way]:
+    """Where a variable went into a value; `defaults` counts where it is inherited."""
+    if isinstance(value, dict):
+        for key, entry in value.items():
+            if (*way, key) != ("defaults",):
+                yield from _with_variables(entry, (*way, key))
+    elif isinstance(value, list):
+        for number, entry in enumerate(value):
+            yield from _with_variables(entry, (*way, str(number)))
+    elif getattr(value, "expanded", False):
+        yield way
+
+
+def _leaves(value: Any, way: _Way) -> Iterator[tuple[_Way, Any]]:
+    if is_dataclass(value):
+        for field in fields(value):
+            yield from _leaves(getattr(value, field.name), (*way, field.name))
+    elif isinstance(value, dict):
+        for key, entry in value.items():
+            yield from _leaves(entry, (*way, key))
+    else:
+        yield way, value
+
+
+# --- there and back --------------------------------------------------------------------------------------------
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value):
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, tuple):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, Secret):
+        return _SECRET
+    return str(value) if isinstance(value, Path) else value
+
+
+def _project(kept: Mapping[str, Any], look_up: Callable[[_Way], Secret]) -> made.Project:
+    hosts = {name: _host(host, ("hosts", name), look_up) for name, host in kept["hosts"].items()}
+    environments = {
+        name: _environment(one, ("environments", name), look_up) for name, one in kept["environments"].items()
+    }
+    paths = {name: _path(kept[name]) for name in ("known_hosts", "source", "root")}
+    registry = _registry(kept["registry"], ("registry",), look_up)
+    return _made(made.Project, kept, hosts=hosts, environments=environments, registry=registry, **paths)
+
+
+def _environment(kept: Mapping[str, Any], way: _Way, look_up: Callable[[_Way], Secret]) -> made.Environment:
+    container = kept["container"]
+    env = {name: one_line(look_up((*way, "container", "env", name))) for name in container["env"]}
+    tls = kept["tls"]
+    return _made(
+        made.Environment,
+        kept,
+        tls=None if tls is None else _made(made.Tls, tls),
+        registry=_registry(kept["registry"], (*way, "registry"), look_up),
+        container=_made(made.Container, container, env=env, log=_made(made.LogOptions, container["log"])),
+        health=_made(made.Health, kept["health"]),
+        drain=_made(made.Drain, kept["drain"]),
+        nginx=_made(made.Nginx, kept["nginx"]),
+        ports=_made(made.PortRange, kept["ports"]),
+    )
+
+
+def _host(kept: Mapping[str, Any], way: _Way, look_up: Callable[[_Way], Secret]) -> made.Host:
+    secret = None if kept["passphrase"] is None else look_up((*way, "passphrase"))
+    return _made(made.Host, kept, key=_path(kept["key"]), passphrase=secret)
+
+
+def _registry(
+    kept: Mapping[str, Any] | None, way: _Way, look_up: Callable[[_Way], Secret]
+) -> made.Registry | None:
+    return None if kept is None else _made(made.Registry, kept, password=look_up((*way, "password")))
+
+
+def _path(kept: str | None) -> Path | None:
+    return None if kept is None else Path(kept)
+
+
+def _made(kind: type[T], kept: Mapping[str, Any], **inner: Any) -> T:
+    """One of the settings, with all of its fields and no other."""
+    names = {field.name for field in fields(kind)}  # type: ignore[arg-type]  # all of them are dataclasses
+    if names != kept.keys():
+        raise ValueError(kind.__name__)
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in kept.items()}
+    return kind(**values | inner)
