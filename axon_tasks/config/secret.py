@@ -5,7 +5,6 @@ from __future__ import annotations
 import hmac
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from axon_tasks.config.document import Scalar, yaml_kind
 from axon_tasks.config.faults import ValueFault
 
 if TYPE_CHECKING:
@@ -71,6 +70,9 @@ class Secret:
         Raises:
             ValueFault: It is no text. The message never shows the value.
         """
+        # What reads YAML is not needed where no secret is read.
+        from axon_tasks.config.document import Scalar, yaml_kind
+
         if isinstance(value, Secret):
             return value
         if not isinstance(value, str):
