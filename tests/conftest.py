@@ -65,9 +65,9 @@ def not_run(reporter: pytest.TerminalReporter) -> int:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Generator[None, None, None]:
-    yield  # after everything else, where one looks first
-    # The list of failures that follows has room for their reasons, also where nobody knows how wide the terminal is.
+    # The list of failures has room for their reasons, also where nobody knows how wide the terminal is.
     terminalreporter._tw.fullwidth = max(terminalreporter._tw.fullwidth, 200)
+    yield  # after everything else, where one looks first
     left_out = not_run(terminalreporter)
     if left_out:
         terminalreporter.section(f"{left_out} TESTS WERE NOT RUN", sep="!", red=True, bold=True)
