@@ -13,6 +13,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from reading import until_it_says
 
+from axon_tasks.lab.prove import Options
+from axon_tasks.lab.prove.cuts import Cut, Cuts
+from axon_tasks.lab.prove.stage import Case, opened
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -72,6 +76,15 @@ def test_dockerd_is_restarted_while_the_release_becomes_healthy(product: Product
     product.serve("v2")
     product.settle()
     one_release(product, "v2")
+
+
+def test_a_server_that_is_cut_off_while_the_release_starts(lab: Lab) -> None:
+    """Where the network swallows everything, the deploy ends by itself and serves what served; the next one needs no help."""
+    proof, case = Cuts(Options()), Case("cut off", "cuts")
+    with opened(lab, 1) as where:
+        proof.one(where, case, Cut("start@app1:begin", "app1"))
+        tally = where.generator.finish()
+    assert ([], 0, {"4": 1}) == (case.failures, tally.failed, proof.ends)
 
 
 def test_an_app_server_that_is_down_is_left_out_if_asked_for(product: Product, lab: Lab) -> None:

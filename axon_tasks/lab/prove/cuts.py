@@ -78,7 +78,7 @@ class Cuts:
         cuts = {cut.name: cut for cut in planned(dry.boundaries, names)}
         cases = [Case(name, PART) for name in cuts]
         opening = functools.partial(stage.opened, lab, self.options.seed)
-        loads = stage.tried(opening, cases, lambda where, case: self._cut(where, case, cuts[case.name]), say)
+        loads = stage.tried(opening, cases, lambda where, case: self.one(where, case, cuts[case.name]), say)
         text = "A server is cut off at a step boundary: the deploy ends by itself, the next one succeeds, and nothing is left"
         facts = {
             "K": len(dry.boundaries), "exit_codes": dict(sorted(self.ends.items())),
@@ -93,7 +93,7 @@ class Cuts:
         took = sorted(self.seconds)
         return {"median": round(took[len(took) // 2], 2), "most": round(took[-1], 2)} if took else {}
 
-    def _cut(self, where: Stage, case: Case, cut: Cut) -> None:
+    def one(self, where: Stage, case: Case, cut: Cut) -> None:
         """Cut one deployer off, deploy again, and note what is not as it should be."""
         tag = other(where.tag)
         try:
