@@ -14,7 +14,7 @@ from axon_tasks.deploy.problems import DeployFailedError, must
 from axon_tasks.deploy.run import Deployment
 from axon_tasks.deploy.servers import Servers, ServersFailedError, flatten
 from axon_tasks.deploy.starting import undo_limit
-from axon_tasks.errors import AfterSwitchError, AxonError
+from axon_tasks.errors import AfterSwitchError, AxonError, UnreachableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -249,8 +249,9 @@ class _Together:
         began = time.monotonic()
         try:
             outcome.error = self._opened.run(outcome.run, plan.steps(outcome.run))
-            while (rest := _without_failed(outcome)) is not None:
+            while (rest := _without_failed(outcome)) is not None and outcome.run.options.keep_going:
                 self._again(outcome, rest)
+            outcome.error = _with_a_way_out(outcome)
         finally:
             outcome.seconds = time.monotonic() - began
             self._ended.append(step.name)
@@ -279,18 +280,25 @@ class _Together:
 def _without_failed(outcome: Outcome) -> Environment | None:
     """The environment without the app servers on which a run has failed; None where that is no way to go on."""
     run, error = outcome.run, outcome.error
-    if (
-        not run.options.keep_going
-        or not isinstance(error, DeployFailedError)
-        or run.switched
-        or run.uncertain
-    ):
+    if not isinstance(error, DeployFailedError) or run.switched or run.uncertain:
         return None
     environment, failed = run.environment, run.servers.failed
     rest = tuple(server for server in environment.app if server not in failed)
     if not failed or not rest or not failed.keys().isdisjoint(environment.system):
         return None
     return replace(environment, app=rest)
+
+
+def _with_a_way_out(outcome: Outcome) -> AxonError | None:
+    """The same failure, and what to type where nothing is wrong but that some app servers cannot be reached."""
+    error, run, rest = outcome.error, outcome.run, _without_failed(outcome)
+    down = all(type(one) is UnreachableError for one in run.servers.failed.values())
+    if rest is None or run.options.keep_going or not down or not isinstance(error, DeployFailedError):
+        return error
+    lost = ", ".join(server for server in run.environment.app if server not in rest.app)
+    return DeployFailedError(
+        error.errors, error.outcome, hint=f"To deploy without {lost} and take it out of nginx: --keep-going"
+    )
 
 
 def _complete(outcome: Outcome, error: AxonError | None) -> AxonError | None:

@@ -96,6 +96,7 @@ def test_an_app_server_that_is_down_is_left_out_if_asked_for(product: Product, l
     try:
         refused = product.deploy("v2")
         assert (4, (200, "v1")) == (refused.returncode, product.get()), refused.stderr
+        assert "To deploy without app2 and take it out of nginx: --keep-going" in refused.stderr
         done = product.deploy("v2", "--keep-going")
         assert (5, True) == (done.returncode, "left out: app2" in done.stderr), done.stdout + done.stderr
         assert {(200, "v2")} == {product.get() for _ in range(6)}
@@ -106,6 +107,35 @@ def test_an_app_server_that_is_down_is_left_out_if_asked_for(product: Product, l
     product.settle()
     one_release(product, "v1")
     assert "10.77.0.22" in lab.exec("edge1", ["cat", upstream]).stdout
+
+
+def test_an_app_server_that_is_rebooted(product: Product, lab: Lab) -> None:
+    """Its container comes back by itself on the port that nginx knows, and the next deploy finds it there."""
+    product.on("app1")
+    product.serve("v1")
+    product.settle()
+
+    def runs() -> str:
+        listing = [
+            "docker",
+            "ps",
+            "--filter",
+            f"label=axon.product={product.name}",
+            "--format",
+            "{{.ID}} {{.Ports}}",
+        ]
+        return lab.exec("app1", listing).stdout
+
+    before = runs()
+    lab.stop("app1")
+    lab.start("app1")
+    deadline = time.monotonic() + 60
+    while (200, "v1") != product.get():
+        assert time.monotonic() < deadline, runs()
+        time.sleep(0.2)
+    assert before == runs() != ""
+    product.serve("v2")
+    product.settle()
 
 
 def test_keeping_going_without_any_server_changes_nothing(product: Product) -> None:
