@@ -207,7 +207,9 @@ def test_secrets_are_looked_up_again(whole: Path) -> None:
     assert found is not None
     assert load(whole, {"PASSWORD": "new"}) == found.project
     assert not [
-        one for one in ("secret-4711", "literal-4712", "opensesame", "production") if one in kept(whole).read_text()
+        one
+        for one in ("secret-4711", "literal-4712", "opensesame", "production")
+        if one in kept(whole).read_text()
     ]
 
 
@@ -235,7 +237,9 @@ def test_settings_that_a_variable_decides_about_are_checked_each_time(
     """Another value of that variable might be none that is allowed."""
     (tmp_path / ".axon").mkdir()
     path, environ = tmp_path / "hosts.yml", {"PASSWORD": "secret"}
-    path.write_text(WHOLE.replace(before, after).replace('passphrase: "${PASSPHRASE:-opensesame}"', "user: me"))
+    path.write_text(
+        WHOLE.replace(before, after).replace('passphrase: "${PASSPHRASE:-opensesame}"', "user: me")
+    )
     remember(load(path, environ), environ)
     found = recall(str(path), "other", "v1", environ)
     assert found is not None
