@@ -144,7 +144,11 @@ class Product:
         for server in APPS:
             for name in self.containers(server):
                 self.lab.exec(server, ["docker", "rm", "-f", name], check=False)
-            self.lab.exec(server, ["rm", "-rf", f"/var/lib/axon/{self.name}"])
+            # A job whose container has just gone may still write down how it ended.
+            state = f"/var/lib/axon/{self.name}"
+            self.lab.exec(
+                server, f"for _ in 1 2 3 4 5 6 7 8 9; do rm -rf {state} && exit; sleep 0.3; done; exit 1"
+            )
         self.lab.exec(
             "edge1",
             f"rm -rf /var/lib/axon/{self.name} /etc/nginx/axon.d/*/{self.name}-*; nginx -s reload",
