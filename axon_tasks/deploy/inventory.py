@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from axon_tasks import __version__
+from axon_tasks import __version__, config
 from axon_tasks.config.kept import document_of, project_from
 from axon_tasks.deploy.timeline import home_folder, replace_file
 from axon_tasks.errors import AxonError
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 FILE_NAME = "inventory.json"
 
+#: What checks the settings, and knows the defaults: another one may find something else right.
+_CHECKS = Path(config.__file__).parent
 #: More is no file of this program.
 _MOST_BYTES = 4 * 2**20
 _VARIABLE = re.compile(rb"\$\{([A-Za-z_][A-Za-z0-9_]*)")
@@ -99,7 +101,7 @@ def recall(
         servers = tuple(dict.fromkeys(server for one in environments for server in one["servers"]))
         project = None if kept["project"] is None else project_from(kept["project"], content, environ)
         inventory = _inventory(kept) if project is None else inventory_of(project)
-    except (AxonError, OSError, ValueError, LookupError, TypeError, AttributeError):
+    except (AxonError, OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
     return (
         Recalled(inventory, servers, project) if servers and set(servers) <= inventory.hosts.keys() else None
@@ -113,10 +115,14 @@ def remember(project: Project, environ: Mapping[str, str] | None = None) -> None
         project: Settings that were found right.
         environ: As they were read with; default: the environment of the process.
     """
+    from axon_tasks.config import load
+
     environ = os.environ if environ is None else environ
     place, inventory = _place(project.source), inventory_of(project)
     try:
         content = _content(project.source)
+        if load(project.source, environ) != project or content != _content(project.source):
+            return  # somebody has changed the file since: what was found right is not what stands there
         settings = document_of(project, content, environ)
         document: dict[str, Any] = {"project": settings}
         if settings is None:
@@ -193,5 +199,6 @@ def _variables(content: bytes) -> list[str]:
 def _digest(source: Path, content: bytes, environ: Mapping[str, str]) -> str:
     """What must be the same for the file to be right again: itself, who checks it, and which variables there are."""
     known = [name for name in _variables(content) if name in environ]
-    told = json.dumps([__version__, str(source), os.path.expanduser("~"), known]).encode()  # noqa: PTH111  (a missing home is no error here)
+    checks = [(one.name, one.stat().st_size, one.stat().st_mtime_ns) for one in sorted(_CHECKS.glob("*.py"))]
+    told = json.dumps([__version__, checks, str(source), os.path.expanduser("~"), known]).encode()  # noqa: PTH111  (a missing home is no error here)
     return hashlib.sha256(told + b"\0" + content).hexdigest()

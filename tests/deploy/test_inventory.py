@@ -258,3 +258,20 @@ def test_settings_of_another_shape_are_not_used(whole: Path, way: tuple[str, ...
     del inner[way[-1]]
     kept(whole).write_text(json.dumps(document))
     assert recall(str(whole), "prod", None, ENVIRON) is None
+
+
+def test_what_stands_there_by_now_is_not_what_was_checked(whole: Path) -> None:
+    """A file that changes between its check and the keeping is not kept: those settings are not what it says."""
+    kept(whole).unlink()
+    project = load(whole, ENVIRON)
+    whole.write_text(WHOLE.replace("domain: other.test", "domain: another.test"))
+    remember(project, ENVIRON)
+    assert not kept(whole).exists()
+
+
+def test_another_check_has_to_find_it_right_again(
+    whole: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """After an update of what checks the settings, what was kept is not used."""
+    monkeypatch.setattr("axon_tasks.deploy.inventory._CHECKS", tmp_path)
+    assert recall(str(whole), "prod", None, ENVIRON) is None
