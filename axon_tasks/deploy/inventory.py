@@ -177,7 +177,9 @@ def _host(name: str, kept: Mapping[str, Any]) -> AdHocHost:
 def _read(path: Path) -> dict[str, Any]:
     handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     with os.fdopen(handle, "rb") as file:
-        if os.fstat(file.fileno()).st_uid != os.geteuid():
+        status = os.fstat(file.fileno())
+        # What others could have written, or what came with a checkout, is not what `remember` has left here.
+        if status.st_uid != os.geteuid() or status.st_mode & 0o077:
             raise ValueError(path)
         found = json.loads(file.read(_MOST_BYTES))
     if not isinstance(found, dict):

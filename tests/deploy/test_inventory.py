@@ -275,3 +275,9 @@ def test_another_check_has_to_find_it_right_again(
     """After an update of what checks the settings, what was kept is not used."""
     monkeypatch.setattr("axon_tasks.deploy.inventory._CHECKS", tmp_path)
     assert recall(str(whole), "prod", None, ENVIRON) is None
+
+
+def test_a_file_that_others_can_read_is_not_one_of_ours(whole: Path) -> None:
+    """What a checkout brings along has not the mode in which settings are kept."""
+    kept(whole).chmod(0o644)
+    assert recall(str(whole), "prod", None, ENVIRON) is None
