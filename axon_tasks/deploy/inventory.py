@@ -201,6 +201,7 @@ def _variables(content: bytes) -> list[str]:
 def _digest(source: Path, content: bytes, environ: Mapping[str, str]) -> str:
     """What must be the same for the file to be right again: itself, who checks it, and which variables there are."""
     known = [name for name in _variables(content) if name in environ]
-    checks = [(one.name, one.stat().st_size, one.stat().st_mtime_ns) for one in sorted(_CHECKS.glob("*.py"))]
+    stats = {one.name: one.stat() for one in sorted(_CHECKS.glob("*.py"))}
+    checks = [(name, status.st_size, status.st_mtime_ns) for name, status in stats.items()]
     told = json.dumps([__version__, checks, str(source), os.path.expanduser("~"), known]).encode()  # noqa: PTH111  (a missing home is no error here)
     return hashlib.sha256(told + b"\0" + content).hexdigest()

@@ -34,14 +34,19 @@ environments:
 ENVIRON = {"PASSWORD": "secret-4711"}
 
 
+def deployed_before(folder: Path, text: str, environ: dict[str, str] = ENVIRON) -> Path:
+    """The hosts.yml of a project whose settings were found right."""
+    (folder / ".axon").mkdir()
+    path = folder / "hosts.yml"
+    path.write_text(text)
+    remember(load(path, environ), environ)
+    return path
+
+
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     """A project that was deployed before."""
-    (tmp_path / ".axon").mkdir()
-    path = tmp_path / "hosts.yml"
-    path.write_text(TEXT)
-    remember(load(path, ENVIRON), ENVIRON)
-    return path
+    return deployed_before(tmp_path, TEXT)
 
 
 def kept(file: Path) -> Path:
@@ -177,11 +182,7 @@ environments:
 @pytest.fixture
 def whole(tmp_path: Path) -> Path:
     """The same with settings that may be kept."""
-    (tmp_path / ".axon").mkdir()
-    path = tmp_path / "hosts.yml"
-    path.write_text(WHOLE)
-    remember(load(path, ENVIRON), ENVIRON)
-    return path
+    return deployed_before(tmp_path, WHOLE)
 
 
 def test_the_settings_are_those_that_were_checked(whole: Path) -> None:
@@ -235,12 +236,9 @@ def test_settings_that_a_variable_decides_about_are_checked_each_time(
     tmp_path: Path, before: str, after: str
 ) -> None:
     """Another value of that variable might be none that is allowed."""
-    (tmp_path / ".axon").mkdir()
-    path, environ = tmp_path / "hosts.yml", {"PASSWORD": "secret"}
-    path.write_text(
-        WHOLE.replace(before, after).replace('passphrase: "${PASSPHRASE:-opensesame}"', "user: me")
-    )
-    remember(load(path, environ), environ)
+    environ = {"PASSWORD": "secret"}
+    text = WHOLE.replace(before, after).replace('passphrase: "${PASSPHRASE:-opensesame}"', "user: me")
+    path = deployed_before(tmp_path, text, environ)
     found = recall(str(path), "other", "v1", environ)
     assert found is not None
     assert (None, {"edge1", "app1"}) == (found.project, set(found.inventory.hosts))

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 #: Failures that are told one by one.
 MAX_TOLD = 20
@@ -57,6 +57,12 @@ def claim_from(content: Mapping[str, Any]) -> Claim:
     """Read back what `as_dict` gave."""
     values = {key: value for key, value in content.items() if key != "holds"}
     return Claim(**{**values, "failures": tuple(values["failures"])})
+
+
+def middle_and_most(seconds: Sequence[float]) -> dict[str, float]:
+    """How long something took: told and not judged, because machines differ."""
+    took = sorted(seconds)
+    return {"median": round(took[len(took) // 2], 2), "most": round(took[-1], 2)} if took else {}
 
 
 def told(failures: list[str]) -> tuple[str, ...]:

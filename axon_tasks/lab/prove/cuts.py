@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING
 from axon_tasks.errors import AxonError
 from axon_tasks.lab.hosts import GATEWAY
 from axon_tasks.lab.prove import commands, stage
+from axon_tasks.lab.prove.claims import middle_and_most
 from axon_tasks.lab.prove.kills import ORDINARY, chosen, dry_pass
 from axon_tasks.lab.prove.site import other
 from axon_tasks.lab.prove.stage import Case, Stage
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from axon_tasks.lab.lab import Lab
     from axon_tasks.lab.prove.claims import Claim
@@ -82,16 +83,12 @@ class Cuts:
         text = "A server is cut off at a step boundary: the deploy ends by itself, the next one succeeds, and nothing is left"
         facts = {
             "K": len(dry.boundaries), "exit_codes": dict(sorted(self.ends.items())),
-            "seconds_until_the_end": self._until_the_end(), "seconds_until_a_server_is_gone": _PEER_TIMEOUT,
+            "seconds_until_the_end": middle_and_most(self.seconds), "seconds_until_a_server_is_gone": _PEER_TIMEOUT,
         }  # fmt: skip
         return [
             stage.claim(PART, text, "boundaries", cases, len(names), **facts),
             stage.judge(PART, loads),
         ]
-
-    def _until_the_end(self) -> Mapping[str, float]:
-        took = sorted(self.seconds)
-        return {"median": round(took[len(took) // 2], 2), "most": round(took[-1], 2)} if took else {}
 
     def one(self, where: Stage, case: Case, cut: Cut) -> None:
         """Cut one deployer off, deploy again, and note what is not as it should be."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from axon_tasks.errors import LockedError
 from axon_tasks.lab.bench.product import TAGS
 from axon_tasks.lab.prove import commands, stage
+from axon_tasks.lab.prove.claims import middle_and_most
 from axon_tasks.lab.prove.commands import Command
 from axon_tasks.lab.prove.stage import Case, Stage
 
@@ -49,6 +50,7 @@ class Races:
         self.options = options
         self.random = random.Random(options.seed)  # the same in each run, no secret
         self.ends: Counter[str] = Counter()
+        #: Seconds from Enter to the word that somebody else deploys.
         self.locked_out: list[float] = []
 
     def prove(self, lab: Lab, say: Say) -> list[Claim]:
@@ -69,15 +71,16 @@ class Races:
         ends = dict(sorted(self.ends.items()))
         return [
             stage.claim(
-                PART, text, "races", cases, total, exit_codes=ends, seconds_until_told=self._until_told()
+                PART,
+                text,
+                "races",
+                cases,
+                total,
+                exit_codes=ends,
+                seconds_until_told=middle_and_most(self.locked_out),
             ),
             stage.judge(PART, loads),
         ]
-
-    def _until_told(self) -> dict[str, float]:
-        """How long it took from Enter to the word that somebody else deploys: not judged, because machines differ."""
-        told = sorted(self.locked_out)
-        return {"median": round(told[len(told) // 2], 2), "most": round(told[-1], 2)} if told else {}
 
     def _offset(self) -> float:
         """Seconds by which the second version comes later; negative if it comes first."""
