@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from axon_tasks.commands import naming
 from axon_tasks.commands.shell import Var, Word, centiseconds, command, joined, script, text
@@ -19,8 +18,7 @@ PS_FIELDS = ("ID", "Names", "State", "Image", "Ports")
 PS_LABELS = ("product", "environment", "release", "slot", "port", "image", "digest")
 
 
-@dataclass(frozen=True)
-class Candidate:
+class Candidate(NamedTuple):
     """What one app server runs of a release.
 
     Attributes:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from axon_tasks.commands import naming, records
 from axon_tasks.commands.docker import probe_values
@@ -22,8 +21,7 @@ if TYPE_CHECKING:
 PROBE_PATH = "/.well-known/axon/probe"
 
 
-@dataclass(frozen=True)
-class Backend:
+class Backend(NamedTuple):
     """One app server as nginx reaches it: its address and its two ports."""
 
     address: str
@@ -35,8 +33,7 @@ class Backend:
         return f"{host}:{self.ports[naming.SLOTS.index(slot)]}"
 
 
-@dataclass(frozen=True)
-class Files:
+class Files(NamedTuple):
     """The wanted content of both files; an empty site means that the site is somebody else's."""
 
     upstream: str
@@ -168,8 +165,7 @@ def stage(environment: Environment, files: Files) -> str:
     )
 
 
-@dataclass(frozen=True)
-class Switch:
+class Switch(NamedTuple):
     """What the switch needs to know.
 
     Attributes:

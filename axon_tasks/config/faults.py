@@ -89,8 +89,7 @@ class ValueFault(ValueError):  # noqa: N818  (a fault of the file, collected and
         self.secret = secret
 
 
-@dataclass(frozen=True)
-class Fault:
+class Fault(NamedTuple):
     """One thing that is wrong in the file.
 
     Attributes:

@@ -6,7 +6,7 @@ Splitting at the last colon is wrong for `host:5000/shop` and for digests, and w
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from axon_tasks.config.faults import ValueFault, shown
 
@@ -42,8 +42,7 @@ def is_registry(text: str) -> bool:
     return _REGISTRY.fullmatch(text) is not None and len(text) <= _LONGEST_NAME
 
 
-@dataclass(frozen=True)
-class ImageReference:
+class ImageReference(NamedTuple):
     """Where an image is and which version of it is meant. Made by `parse`.
 
     Attributes:
@@ -103,7 +102,7 @@ class ImageReference:
             raise ValueFault(
                 f"{shown(tag)} is no tag", expected="at most 128 letters, digits, dots, dashes or underscores"
             )
-        return replace(self, tag=tag, digest=None)
+        return self._replace(tag=tag, digest=None)
 
     def with_digest(self, digest: str) -> ImageReference:
         """Return the reference of exactly one image, without a tag, which would no longer decide anything.
@@ -113,7 +112,7 @@ class ImageReference:
         """
         if not is_digest(digest):
             raise ValueFault(f"{shown(digest)} is no digest", expected="sha256: and 64 hexadecimal digits")
-        return replace(self, tag=None, digest=digest)
+        return self._replace(tag=None, digest=digest)
 
     def __str__(self) -> str:
         tag = f":{self.tag}" if self.tag else ""

@@ -6,7 +6,6 @@ into are kept only where that setting is a secret, because another value of the 
 
 from __future__ import annotations
 
-from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -103,9 +102,9 @@ def _with_variables(value: Any, way: _Way) -> Iterator[_Way]:
 
 
 def _leaves(value: Any, way: _Way) -> Iterator[tuple[_Way, Any]]:
-    if is_dataclass(value):
-        for field in fields(value):
-            yield from _leaves(getattr(value, field.name), (*way, field.name))
+    if isinstance(value, made.SETTINGS):
+        for name, entry in zip(value._fields, value, strict=True):
+            yield from _leaves(entry, (*way, name))
     elif isinstance(value, dict):
         for key, entry in value.items():
             yield from _leaves(entry, (*way, key))
@@ -117,8 +116,8 @@ def _leaves(value: Any, way: _Way) -> Iterator[tuple[_Way, Any]]:
 
 
 def _plain(value: Any) -> Any:
-    if is_dataclass(value):
-        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, made.SETTINGS):
+        return {name: _plain(entry) for name, entry in value._asdict().items()}
     if isinstance(value, dict):
         return {key: _plain(entry) for key, entry in value.items()}
     if isinstance(value, tuple):
@@ -172,7 +171,7 @@ def _path(kept: str | None) -> Path | None:
 
 def _made(kind: type[T], kept: Mapping[str, Any], **inner: Any) -> T:
     """One of the settings, with all of its fields and no other."""
-    names = {field.name for field in fields(kind)}  # type: ignore[arg-type]  # all of them are dataclasses
+    names = set(kind._fields)  # type: ignore[attr-defined]  # all of them are named tuples
     if names != kept.keys():
         raise ValueError(kind.__name__)
     values = {key: tuple(value) if isinstance(value, list) else value for key, value in kept.items()}

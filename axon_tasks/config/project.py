@@ -3,13 +3,15 @@
 This is what tasks work with. The shape of the file, and what checks it, is in `models`. Nothing here imports it: settings
 that were found right once can be had again without the library that checks them (`kept`).
 
+They are named tuples, as everything that is made before servers are connected to: on CPython 3.11 a frozen dataclass of
+seven fields takes seven times as long to be made, and these are made at each start while somebody waits.
+
 Durations are seconds throughout, sizes bytes or what Docker and nginx take for them.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from axon_tasks.config.faults import nearest, shown
 from axon_tasks.config.images import ImageReference, is_digest, is_tag
@@ -22,8 +24,7 @@ if TYPE_CHECKING:
     from axon_tasks.config.secret import Secret
 
 
-@dataclass(frozen=True, kw_only=True)
-class Registry:
+class Registry(NamedTuple):
     """A registry login whose server is known."""
 
     server: str
@@ -31,8 +32,7 @@ class Registry:
     password: Secret
 
 
-@dataclass(frozen=True, kw_only=True)
-class Host:
+class Host(NamedTuple):
     """One server of the inventory; what is None comes from ssh_config.
 
     Attributes:
@@ -58,8 +58,7 @@ class Host:
         return self.private_address or self.address
 
 
-@dataclass(frozen=True, kw_only=True)
-class Tls:
+class Tls(NamedTuple):
     """The site's certificate, which must already be on the system servers."""
 
     certificate: str
@@ -67,8 +66,7 @@ class Tls:
     hsts_days: int | None
 
 
-@dataclass(frozen=True, kw_only=True)
-class LogOptions:
+class LogOptions(NamedTuple):
     """How Docker keeps the container's log."""
 
     driver: str
@@ -76,8 +74,7 @@ class LogOptions:
     max_file: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class Container:
+class Container(NamedTuple):
     """How the application's container is run."""
 
     port: int
@@ -97,8 +94,7 @@ class Container:
     labels: dict[str, str]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Health:
+class Health(NamedTuple):
     """When a new release counts as healthy. It is probed on its server, before nginx sends it a request."""
 
     path: str
@@ -113,15 +109,13 @@ class Health:
     log_lines: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class Drain:
+class Drain(NamedTuple):
     """How the old release is let go: the seconds in which it may finish its requests."""
 
     timeout: float
 
 
-@dataclass(frozen=True, kw_only=True)
-class Nginx:
+class Nginx(NamedTuple):
     """Where nginx is configured on the system servers, and how it proxies."""
 
     directory: str
@@ -133,16 +127,14 @@ class Nginx:
     acme_root: str | None
 
 
-@dataclass(frozen=True, kw_only=True)
-class PortRange:
+class PortRange(NamedTuple):
     """The ports on the app servers from which two are chosen for each environment."""
 
     first: int
     last: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class Environment:
+class Environment(NamedTuple):
     """One place where the product runs, with everything that it inherits."""
 
     name: str
@@ -204,8 +196,7 @@ class Environment:
         return image.with_tag(version)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Project:
+class Project(NamedTuple):
     """Everything that `hosts.yml` says.
 
     Attributes:
@@ -257,3 +248,9 @@ class Project:
                 hint=f"Add --env=NAME. Known environments: {', '.join(self.environments)}.",
             )
         return [self.environment(name) for name in wanted]
+
+
+#: What holds settings by name; any other tuple is a list.
+SETTINGS = (
+    Registry, Host, Tls, LogOptions, Container, Health, Drain, Nginx, PortRange, Environment, Project,
+)  # fmt: skip

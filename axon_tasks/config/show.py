@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from axon_tasks.config.document import Block, Items, Scalar
 from axon_tasks.config.faults import dotted
+from axon_tasks.config.project import SETTINGS
 from axon_tasks.config.secret import MASK, Secret
 
 if TYPE_CHECKING:
@@ -54,14 +55,14 @@ def effective(loaded: Loaded, environment: Environment) -> list[Row]:
 
 
 def _rows(settings: Any, block: object, path: tuple[str, ...], file: str) -> Iterator[Row]:
-    for name in (field.name for field in fields(settings)):
+    for name in settings._fields:
         if name in {"name", "product"}:
             continue  # said by the path and by the first row
         value: Any = getattr(settings, name)
         written = block.get(name) if isinstance(block, Block) else None
         if name in _FREE_TEXT:
             value = _masked(value, written)
-        if is_dataclass(value):
+        if isinstance(value, SETTINGS):
             yield from _rows(value, written, (*path, name), file)
         elif isinstance(value, dict) and value:
             for key, entry in value.items():

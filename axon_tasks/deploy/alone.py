@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING
 
 from axon_tasks.deploy.engine import Step
@@ -102,7 +101,7 @@ def _record(run: Deployment) -> tuple[Step, ...]:
 
 
 def _retire(run: Deployment) -> tuple[Step, ...]:
-    return _serving(run), dataclasses.replace(retire_step(run, ("plan",), strict=True), otherwise="abort")
+    return _serving(run), retire_step(run, ("plan",), strict=True)._replace(otherwise="abort")
 
 
 _PLANS = {

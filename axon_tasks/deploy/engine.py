@@ -11,7 +11,7 @@ import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 from axon_tasks.errors import AxonError
 
@@ -64,8 +64,7 @@ def raised(error: AxonError) -> Report:
     raise error
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """One node of a plan. The same object is run, printed by `--dry-run`, and asserted in tests.
 
     Attributes:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from axon_tasks.commands import docker, naming
 from axon_tasks.errors import AxonError
@@ -66,8 +65,7 @@ def load_json(text: str) -> Any:
         raise ValueError("nested too deep") from None
 
 
-@dataclass(frozen=True)
-class Container:
+class Container(NamedTuple):
     """One of our containers on an app server.
 
     Attributes:
@@ -132,8 +130,7 @@ def _container(row: Mapping[str, str], environment: Environment) -> Container | 
     )
 
 
-@dataclass(frozen=True)
-class AppFacts:
+class AppFacts(NamedTuple):
     """What an app server said.
 
     Attributes:
@@ -182,8 +179,7 @@ def parse_journal(line: str) -> str:
     return match.group(1) if match else "?"
 
 
-@dataclass(frozen=True)
-class SystemFacts:
+class SystemFacts(NamedTuple):
     """What a system server said.
 
     Attributes:

@@ -13,7 +13,7 @@ import threading
 import time
 import weakref
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from axon_tasks.commands import lock
 from axon_tasks.errors import AxonError
@@ -34,8 +34,7 @@ _ALIVE = re.compile(rf"{lock.ALIVE}(\d{{1,12}}\.\d\d)", re.ASCII)
 _MOST = 64 * 1024
 
 
-@dataclass(frozen=True)
-class Times:
+class Times(NamedTuple):
     """How long both sides believe in each other.
 
     Attributes:

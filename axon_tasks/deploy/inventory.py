@@ -12,9 +12,8 @@ import hashlib
 import json
 import os
 import re
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from axon_tasks import __version__, config
 from axon_tasks.config.kept import document_of, project_from
@@ -41,8 +40,7 @@ _VARIABLE = re.compile(rb"\$\{([A-Za-z_][A-Za-z0-9_]*)")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", re.ASCII)
 
 
-@dataclass(frozen=True)
-class Inventory:
+class Inventory(NamedTuple):
     """How to reach servers; a `ProjectLike`.
 
     Attributes:
@@ -54,8 +52,7 @@ class Inventory:
     known_hosts: Path | None = None
 
 
-@dataclass(frozen=True)
-class Recalled:
+class Recalled(NamedTuple):
     """What was kept.
 
     Attributes:
@@ -166,7 +163,7 @@ def _place(source: Path) -> Path:
 
 
 def _document(host: AdHocHost) -> dict[str, Any]:
-    kept = {name: value for name, value in asdict(host).items() if name not in {"name", "passphrase"}}
+    kept = {name: value for name, value in host._asdict().items() if name not in {"name", "passphrase"}}
     return {**kept, "key": str(host.key) if host.key else None}
 
 

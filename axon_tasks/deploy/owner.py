@@ -9,8 +9,7 @@ import json
 import os
 import re
 import socket
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from axon_tasks.deploy.release import utc_now, who
 from axon_tasks.remote.text import sanitize
@@ -44,8 +43,7 @@ def note(command: str, *, run: str, token: str) -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True)
-class Owner:
+class Owner(NamedTuple):
     """Who has a lock, as far as can be told; what cannot be is empty, or None.
 
     Attributes:
@@ -96,7 +94,7 @@ class Owner:
 
     def as_dict(self) -> dict[str, Any]:
         """All of it, for JSON."""
-        return asdict(self)
+        return self._asdict()
 
 
 def parse(told: str) -> Owner:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from axon_tasks.deploy import facts
@@ -86,8 +85,7 @@ def explain(server: str, doing: str, said: str, *, code: int | None = None) -> S
     return StepFailedError(f"{server}: {doing} failed\n    {told}")
 
 
-@dataclass(frozen=True)
-class Diagnosis:
+class Diagnosis(NamedTuple):
     """Why a release did not become healthy on one server.
 
     Attributes:
@@ -151,7 +149,7 @@ def diagnose(server: str, container: str, told: dict[str, str], state_text: str,
         logs=logs,
         hint="",
     )
-    return Diagnosis(**{**diagnosis.__dict__, "hint": _hint(diagnosis)})
+    return diagnosis._replace(hint=_hint(diagnosis))
 
 
 def _object(value: object) -> dict[str, Any]:

@@ -6,16 +6,14 @@ import datetime as dt
 import getpass
 import socket
 import subprocess
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
 
-@dataclass(frozen=True)
-class Release:
+class Release(NamedTuple):
     """One deployed version.
 
     Attributes:

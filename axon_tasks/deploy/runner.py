@@ -286,7 +286,7 @@ def _without_failed(outcome: Outcome) -> Environment | None:
     rest = tuple(server for server in environment.app if server not in failed)
     if not failed or not rest or not failed.keys().isdisjoint(environment.system):
         return None
-    return replace(environment, app=rest)
+    return environment._replace(app=rest)
 
 
 def _with_a_way_out(outcome: Outcome) -> AxonError | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from typing import TYPE_CHECKING
 
@@ -120,7 +119,7 @@ def start_step(run: Deployment, needs: tuple[str, ...], *, wait: bool = True) ->
     def prepare() -> None:
         must_hold(run)
         if not run.wanted().digest:
-            run.release = dataclasses.replace(run.wanted(), digest=run.digest)
+            run.release = run.wanted()._replace(digest=run.digest)
 
     def batch(server: str) -> Batch:
         made = _start_batch(run, server)

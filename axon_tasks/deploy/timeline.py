@@ -11,9 +11,9 @@ import shlex
 import shutil
 import threading
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from axon_tasks.errors import AxonError, UsageError
 from axon_tasks.remote.text import sanitize
@@ -77,8 +77,7 @@ class Span:
     received: int = 0
 
 
-@dataclass(frozen=True)
-class RunInfo:
+class RunInfo(NamedTuple):
     """A run as a list shows it.
 
     Attributes:
@@ -108,8 +107,7 @@ class RunInfo:
     broken: str = ""
 
 
-@dataclass(frozen=True)
-class Timeline:
+class Timeline(NamedTuple):
     """A run with all of its spans.
 
     Attributes:
@@ -371,7 +369,7 @@ def replace_file(path: Path, text: str) -> None:
 
 def as_document(timeline: Timeline) -> dict[str, Any]:
     """A timeline as it is kept: names, labels and notes, and nothing of what commands said."""
-    head = {name: value for name, value in asdict(timeline.info).items() if name not in {"path", "broken"}}
+    head = {name: value for name, value in timeline.info._asdict().items() if name not in {"path", "broken"}}
     spans = [
         {**vars(one), "started": round(one.started, 6), "ended": _rounded(one.ended)}
         for one in timeline.spans

@@ -10,8 +10,7 @@ import base64
 import binascii
 import contextlib
 import socket
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import paramiko
 from paramiko.agent import AgentKey, AgentSSH
@@ -38,8 +37,7 @@ _OPENSSH_MAGIC = b"openssh-key-v1\0"
 _AGENT_TIMEOUT = 30.0
 
 
-@dataclass(frozen=True)
-class Identities:
+class Identities(NamedTuple):
     """What may be offered.
 
     Args:

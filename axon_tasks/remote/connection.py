@@ -15,9 +15,8 @@ import socket
 import subprocess
 import threading
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import fabric
 import paramiko
@@ -45,8 +44,7 @@ _HOST_KEY_TYPES = {
 }
 
 
-@dataclass(frozen=True)
-class Login:
+class Login(NamedTuple):
     """Everything that is needed to log in to one server.
 
     Args:
@@ -67,7 +65,7 @@ class Login:
     hostname: str
     port: int
     identities: Identities
-    known_hosts: KnownHosts = field(default_factory=lambda: KnownHosts([]))
+    known_hosts: KnownHosts
     key_name: str | None = None
     accept_new: bool = False
     new_keys: Path | None = None

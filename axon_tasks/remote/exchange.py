@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 import paramiko
 
@@ -40,8 +39,7 @@ _STALL = 0.5
 _CANCEL = 3.0
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(NamedTuple):
     """What one run of a batch is made of; see `Batch.run` for the parameters that stand there too.
 
     Args:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
 from axon_tasks.errors import AxonError, ConfigurationError, UnreachableError
 from axon_tasks.remote.auth import Identities
@@ -86,8 +86,7 @@ class ProjectLike(Protocol):
         """The project's own known_hosts file."""
 
 
-@dataclass(frozen=True)
-class AdHocHost:
+class AdHocHost(NamedTuple):
     """A host that stands in no inventory, such as one given with `-H` or as a jump host."""
 
     name: str
@@ -190,7 +189,7 @@ class Fleet:
             if destination not in self._connections:
                 known = self._project.hosts.get(destination)
                 host = copied(known) if known else _adhoc(destination)
-                self._connections[destination] = self._build(replace(host, **(changes or {})), (), config)
+                self._connections[destination] = self._build(host._replace(**(changes or {})), (), config)
             return self._connections[destination]
 
     def open(self, names: Iterable[str]) -> dict[str, Connection]:
@@ -361,4 +360,4 @@ def _adhoc(destination: str) -> AdHocHost:
 
 def copied(host: HostLike) -> AdHocHost:
     """Copy what leads to a host of the inventory, so that it can be changed for one run, compared or kept."""
-    return AdHocHost(**{field.name: getattr(host, field.name) for field in fields(AdHocHost)})
+    return AdHocHost(**{name: getattr(host, name) for name in AdHocHost._fields})

@@ -15,9 +15,8 @@ from __future__ import annotations
 
 import atexit
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from axon_tasks.errors import ConfigurationError, UsageError
 
@@ -51,16 +50,14 @@ def __getattr__(name: str) -> Any:
     return Executor
 
 
-@dataclass(frozen=True)
-class _NoProject:
+class _NoProject(NamedTuple):
     """What stands in for `hosts.yml` where there is none: no inventory, and the operator's own known_hosts."""
 
     hosts: dict[str, Any]
     known_hosts: Path | None = None
 
 
-@dataclass(frozen=True)
-class _Typed:
+class _Typed(NamedTuple):
     """A passphrase that was typed in."""
 
     text: str

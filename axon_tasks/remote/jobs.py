@@ -22,8 +22,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from axon_tasks.errors import UsageError
 
@@ -42,8 +41,7 @@ _HEAD = re.compile(
 _LINES = 20
 
 
-@dataclass(frozen=True)
-class Job:
+class Job(NamedTuple):
     """What is known of a background job.
 
     Args:
@@ -318,9 +316,9 @@ def parse(text: str) -> list[Job]:
                 )
             )  # fmt: skip
         elif line.startswith("title ") and jobs and not jobs[-1].log_tail:
-            jobs[-1] = replace(jobs[-1], title=line.removeprefix("title "))
+            jobs[-1] = jobs[-1]._replace(title=line.removeprefix("title "))
         elif line.startswith("| ") and jobs:
-            jobs[-1] = replace(jobs[-1], log_tail=f"{jobs[-1].log_tail}{line[2:]}\n")
+            jobs[-1] = jobs[-1]._replace(log_tail=f"{jobs[-1].log_tail}{line[2:]}\n")
     return jobs
 
 

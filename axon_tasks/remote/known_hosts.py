@@ -14,8 +14,7 @@ import hmac
 import os
 import re
 import threading
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -27,8 +26,7 @@ _MARKERS = {"@revoked", "@cert-authority"}
 _SSH_PORT = 22
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """One line of a known_hosts file.
 
     Args:
@@ -58,8 +56,7 @@ class Entry:
         return found
 
 
-@dataclass(frozen=True)
-class Verdict:
+class Verdict(NamedTuple):
     """What known_hosts says about the key that a server has shown.
 
     Args:

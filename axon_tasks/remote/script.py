@@ -28,7 +28,7 @@ import math
 import re
 import shlex
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,8 +65,7 @@ class Revealable(Protocol):
         """Give the value itself."""
 
 
-@dataclass(frozen=True)
-class Command:
+class Command(NamedTuple):
     """One section of a script, as it was asked for.
 
     Args:

@@ -12,8 +12,8 @@ import re
 import socket
 import subprocess
 import threading
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from axon_tasks.errors import ConfigurationError
 
@@ -23,8 +23,7 @@ _USER = re.compile(r"[A-Za-z0-9_.@+\\][A-Za-z0-9_.@+\\-]*\$?", re.ASCII)
 _TIMEOUT = 15.0
 
 
-@dataclass(frozen=True)
-class SshSettings:
+class SshSettings(NamedTuple):
     """The settings of ssh_config(5) that matter here, for one host.
 
     Args:

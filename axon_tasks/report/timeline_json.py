@@ -43,7 +43,7 @@ def document(timeline: Timeline, environments: Sequence[str] = ()) -> dict[str, 
 
 def listing(runs: Iterable[RunInfo]) -> list[dict[str, Any]]:
     """The runs of a project, the newest first."""
-    return [{**asdict(one), "path": str(one.path)} for one in runs]
+    return [{**one._asdict(), "path": str(one.path)} for one in runs]
 
 
 def chrome(timeline: Timeline) -> dict[str, Any]:

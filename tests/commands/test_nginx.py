@@ -11,7 +11,6 @@ import subprocess
 import threading
 import time
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -87,8 +86,8 @@ def test_hsts_is_said_where_it_is_asked_for(project: Project) -> None:
     """`hsts_days` becomes seconds, on the HTTPS server alone, for errors as well (RFC 6797, section 7.2)."""
     environment = project.environment("safe")
     assert environment.tls is not None
-    tls = replace(environment.tls, hsts_days=30)
-    site = files(replace(environment, tls=tls)).site
+    tls = environment.tls._replace(hsts_days=30)
+    site = files(environment._replace(tls=tls)).site
     said = 'add_header Strict-Transport-Security "max-age=2592000" always;'
     assert (1, 1) == (site.count(said), site.split("listen 443")[1].count(said))
 
@@ -211,8 +210,8 @@ def test_a_container_is_published_where_nginx_reaches_it(project: Project) -> No
 def test_secrets_are_not_in_the_arguments(project: Project) -> None:
     """Values of container.env go to stdin; argv tells only where they are read from."""
     prod = project.environment("prod")
-    container = replace(prod.container, env={"TOKEN": Secret("s3cret")})
-    prod = replace(prod, container=container)
+    container = prod.container._replace(env={"TOKEN": Secret("s3cret")})
+    prod = prod._replace(container=container)
     words = docker.recorded_arguments(candidate(prod))
     assert "/dev/stdin" == words[words.index("--env-file") + 1]
     assert "s3cret" not in " ".join(words)
@@ -222,12 +221,11 @@ def test_secrets_are_not_in_the_arguments(project: Project) -> None:
 def test_optional_settings_become_flags(project: Project) -> None:
     """Whatever hosts.yml sets for the container reaches docker run."""
     prod = project.environment("prod")
-    container = replace(
-        prod.container,
+    container = prod.container._replace(
         memory="512m", cpus=1.5, user="1000", network="shop", network_alias="web", init=True,
         volumes=("/srv/a:/a",), extra_hosts=("db:10.0.0.9",), command=("serve", "--all"),
     )  # fmt: skip
-    words = docker.recorded_arguments(candidate(replace(prod, container=container, env_file="/srv/.env")))
+    words = docker.recorded_arguments(candidate(prod._replace(container=container, env_file="/srv/.env")))
     for flag, value in {
         "--memory": "512m", "--cpus": "1.5", "--user": "1000", "--network": "shop", "--network-alias": "web",
         "--volume": "/srv/a:/a", "--add-host": "db:10.0.0.9", "--env-file": "/srv/.env",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -120,8 +119,8 @@ def test_an_injected_directive_is_found(tmp_path: Path, domain: str) -> None:
     found = outcome.Outcome()
     checker = rendered.Rendered(found, tmp_path)
     sound = project(tmp_path)
-    prod = replace(sound.environment("prod"), domain=domain)
-    checker.check("domain", replace(sound, environments={"prod": prod}), (), "")
+    prod = sound.environment("prod")._replace(domain=domain)
+    checker.check("domain", sound._replace(environments={"prod": prod}), (), "")
     assert 1 == len(found.violations)
 
 

@@ -8,7 +8,6 @@ import re
 import shlex
 import subprocess
 import tempfile
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from axon_tasks.commands import nginx
@@ -117,7 +116,7 @@ def _trees(environment: Environment) -> list[tuple[Directive, ...]]:
     """The directives of both files, in both ways of switching, for old and new versions of nginx."""
     made = []
     for way in ("slots", "reload"):
-        switched = replace(environment, switch=way)
+        switched = environment._replace(switch=way)
         for version in _VERSIONS:
             files = nginx.render(switched, _BACKENDS, version=version, slot="b")
             made += [directives(files.upstream), directives(files.site)]
