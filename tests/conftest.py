@@ -37,6 +37,14 @@ def lab() -> Lab:
     return running
 
 
+@pytest.fixture(autouse=True, scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Generator[None, None, None]:
+    """What programs keep for the next time is not in the cache of whoever runs the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture
 def uncovered(monkeypatch: pytest.MonkeyPatch) -> None:
     """No coverage in the processes that a test starts: it takes `fab` as long again as it takes itself."""

@@ -371,16 +371,18 @@ class _Composer:
         plain = bool(event.implicit[0])
         if plain and text in _NOTHING:
             return None
-        expanded = self._expand(text, place)
-        changed = expanded != text
-        return Scalar(expanded, place, plain=plain and not changed, expanded=changed)
+        expanded, variables = self._expand(text, place)
+        return Scalar(expanded, place, plain=plain and not variables and expanded == text, expanded=variables)
 
-    def _expand(self, text: str, place: Place) -> str:
-        """Expand variables once; what a variable holds is not looked at again, and never becomes YAML."""
+    def _expand(self, text: str, place: Place) -> tuple[str, bool]:
+        """Expand variables once, and tell if there were any; what one holds is not looked at again, and never becomes YAML."""
+        variables = False
 
         def replace(match: re.Match[str]) -> str:
+            nonlocal variables
             if match.group() == "$${":
                 return "${"
+            variables = True
             content = _VARIABLE_CONTENT.fullmatch(match.group(1) or "")
             if content is None:
                 self._report.add(
@@ -401,7 +403,7 @@ class _Composer:
                 )
             return value or ""
 
-        return _VARIABLE.sub(replace, text)
+        return _VARIABLE.sub(replace, text), variables
 
 
 def _place(event: Any, path: tuple[str | int, ...]) -> Place:

@@ -16,6 +16,8 @@ from axon_tasks.config.secret import Secret, one_line
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from axon_tasks.config.document import Block
+
 T = TypeVar("T")
 #: The keys that lead to a setting.
 _Way = tuple[str, ...]
@@ -24,21 +26,23 @@ _Way = tuple[str, ...]
 _SECRET = True
 
 
-def document_of(project: made.Project, content: bytes, environ: Mapping[str, str]) -> dict[str, Any] | None:
+def document_of(project: made.Project, values: Block) -> dict[str, Any] | None:
     """What is kept of a project, fit for JSON.
 
     Args:
         project: Settings that were found right.
-        content: The text that they were read from.
-        environ: What they were read with.
+        values: What they were made of, as written, with what environments inherit.
 
     Returns:
         Everything but the secrets; None if a variable decides about something else.
     """
-    values = _values(content, environ)
     secrets = {way for way, value in _leaves(project, ()) if isinstance(value, Secret)}
-    if any(way not in secrets for way in _with_variables(values, ())):
-        return None
+    written = dict(_with_variables(values, ()))
+    inherited = {id(value) for way, value in written.items() if way[0] != "defaults"}
+    for way, value in written.items():
+        # Of the defaults, what no environment has inherited decides about nothing, and is checked all the same.
+        if id(value) not in inherited if way[0] == "defaults" else way not in secrets:
+            return None
     document: dict[str, Any] = _plain(project)
     return document
 
@@ -88,17 +92,13 @@ def _values(content: bytes, environ: Mapping[str, str]) -> Any:
     return values
 
 
-def _with_variables(value: Any, way: _Way) -> Iterator[_Way]:
-    """Where a variable went into a value; `defaults` counts where it is inherited."""
-    if isinstance(value, dict):
-        for key, entry in value.items():
-            if (*way, key) != ("defaults",):
-                yield from _with_variables(entry, (*way, key))
-    elif isinstance(value, list):
-        for number, entry in enumerate(value):
-            yield from _with_variables(entry, (*way, str(number)))
+def _with_variables(value: Any, way: _Way) -> Iterator[tuple[_Way, Any]]:
+    """The values that a variable went into; what is inherited is there twice, and is the same object."""
+    if isinstance(value, (dict, list)):
+        for key, entry in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _with_variables(entry, (*way, str(key)))
     elif getattr(value, "expanded", False):
-        yield way
+        yield way, value
 
 
 def _leaves(value: Any, way: _Way) -> Iterator[tuple[_Way, Any]]:

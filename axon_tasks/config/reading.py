@@ -47,10 +47,12 @@ class Loaded:
     Attributes:
         project: The settings.
         values: The file's values, with `defaults` merged under each environment; each knows its place.
+        content: The file's text.
     """
 
     project: Project
     values: Block
+    content: bytes
 
 
 def load(path: Path | str | None = None, environ: Mapping[str, str] | None = None) -> Project:
@@ -72,12 +74,13 @@ def read(path: Path | str | None = None, environ: Mapping[str, str] | None = Non
     environ = os.environ if environ is None else environ
     source = Path(path) if path else find_hosts_file(environ=environ)
     report = Report(_as_typed(source))
-    values = inherit(read_document(_content(source), environ, report))
+    content = _content(source)
+    values = inherit(read_document(content, environ, report))
     settings = _validated(values, report)
     check_relations(values, report)
     if settings is None or report.faults:
         raise ConfigurationFaults(report.faults.values())
-    return Loaded(_project(settings, source.absolute()), values)
+    return Loaded(_project(settings, source.absolute()), values, content)
 
 
 def _content(source: Path) -> bytes:

@@ -1,9 +1,10 @@
 """The settings of the last run, so that the next one need not wait for them to be checked.
 
 Checking `hosts.yml` takes as long as connecting to the servers that it names: mostly, the import of what checks it. A file
-that has not changed since it was found right is right. Its settings are kept beside the runs, for their owner alone and
-without the secrets. Where a variable decides about more than a secret, only what leads to the servers is kept: they are
-connected to while the settings are checked. Whatever is doubtful is not used.
+that has not changed since it was found right is right. Its settings are kept without the secrets, for their owner alone
+and in the user's own cache: what comes with the project, by a checkout or from whoever else may write there, must not
+decide where a password goes. Where a variable decides about more than a secret, only what leads to the servers is kept:
+they are connected to while the settings are checked. Whatever is doubtful is not used.
 """
 
 from __future__ import annotations
@@ -12,23 +13,25 @@ import hashlib
 import json
 import os
 import re
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from axon_tasks import __version__, config
 from axon_tasks.config.kept import document_of, project_from
-from axon_tasks.deploy.timeline import home_folder, replace_file
+from axon_tasks.deploy.timeline import replace_file
 from axon_tasks.errors import AxonError
 from axon_tasks.hosts_file import environment_names, find_hosts_file
 from axon_tasks.remote.fleet import AdHocHost, copied
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
-    from axon_tasks.config import Project
+    from axon_tasks.config import Loaded, Project
     from axon_tasks.remote.fleet import ProjectLike
 
-FILE_NAME = "inventory.json"
+#: So many projects are remembered.
+MOST = 50
 
 #: What checks the settings, and knows the defaults: another one may find something else right.
 _CHECKS = Path(config.__file__).parent
@@ -89,7 +92,7 @@ def recall(
     environ = os.environ if environ is None else environ
     try:
         source = (Path(hosts_file) if hosts_file else find_hosts_file(environ=environ)).absolute()
-        kept, content = _read(_place(source)), _content(source)
+        kept, content = _read(place_of(source)), _content(source)
         if kept["digest"] != _digest(source, content, environ):
             return None
         environments = [kept["environments"][name] for name in environment_names(env)]
@@ -105,29 +108,23 @@ def recall(
     )
 
 
-def remember(project: Project, environ: Mapping[str, str] | None = None) -> None:
+def remember(loaded: Loaded, environ: Mapping[str, str] | None = None) -> None:
     """Keep the settings of a project, or how its servers are reached, for the next run; where that is not sure, nothing.
 
     Args:
-        project: Settings that were found right.
+        loaded: Settings that were found right, with the text that they were made of.
         environ: As they were read with; default: the environment of the process.
     """
-    from axon_tasks.config import load
-
     environ = os.environ if environ is None else environ
-    place, inventory = _place(project.source), inventory_of(project)
+    project, content = loaded.project, loaded.content
     try:
-        content = _content(project.source)
-        if load(project.source, environ) != project or content != _content(project.source):
-            return  # somebody has changed the file since: what was found right is not what stands there
-        settings = document_of(project, content, environ)
-        document: dict[str, Any] = {"project": settings}
-        if settings is None:
-            if not _may_be_kept(inventory, [environ.get(name, "") for name in _variables(content)]):
-                place.unlink(missing_ok=True)
-                return
-            document["known_hosts"] = str(inventory.known_hosts) if inventory.known_hosts else None
-            document["hosts"] = {name: _document(host) for name, host in inventory.hosts.items()}
+        if not project.source.is_file():
+            return  # what can be read once only is not there the next time
+        place = place_of(project.source)
+        document = _kept(loaded, [environ.get(name, "") for name in _variables(content)])
+        if document is None:
+            place.unlink(missing_ok=True)
+            return
         document |= {
             "digest": _digest(project.source, content, environ),
             "environments": {
@@ -135,9 +132,34 @@ def remember(project: Project, environ: Mapping[str, str] | None = None) -> None
                 for one in project.environments.values()
             },
         }
+        place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _refuse_foreign(place.parent.lstat(), stat.S_ISDIR)
         replace_file(place, json.dumps(document, indent=1) + "\n")
+        _forget_oldest(place.parent)
     except (AxonError, OSError, ValueError):
         return  # the next run connects a little later, and that is all
+
+
+def _kept(loaded: Loaded, values: Iterable[str]) -> dict[str, Any] | None:
+    """All settings; else how the servers are reached; None if even that depends on the values of variables."""
+    settings = document_of(loaded.project, loaded.values)
+    if settings is not None:
+        return {"project": settings}
+    inventory = inventory_of(loaded.project)
+    if not _may_be_kept(inventory, values):
+        return None
+    return {
+        "project": None,
+        "known_hosts": str(inventory.known_hosts) if inventory.known_hosts else None,
+        "hosts": {name: _document(host) for name, host in inventory.hosts.items()},
+    }
+
+
+def _forget_oldest(folder: Path) -> None:
+    """Projects come and go, above all in tests and in CI."""
+    files = sorted(folder.glob("*.json"), key=lambda one: one.stat().st_mtime_ns)
+    for file in files[:-MOST]:
+        file.unlink(missing_ok=True)
 
 
 def _may_be_kept(inventory: Inventory, values: Iterable[str]) -> bool:
@@ -158,8 +180,24 @@ def _inventory(kept: Mapping[str, Any]) -> Inventory:
     )
 
 
-def _place(source: Path) -> Path:
-    return home_folder(source.parent) / FILE_NAME
+def place_of(source: Path) -> Path:
+    """Where the settings of a project are kept: among the user's caches (XDG Base Directory Specification, 0.8).
+
+    Args:
+        source: Its `hosts.yml`, absolute.
+
+    Raises:
+        ValueError: The user has no place for that.
+    """
+    cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if (
+        not cache.is_absolute()
+    ):  # "If an implementation encounters a relative path ... it should ... ignore it."
+        cache = Path(os.path.expanduser("~"), ".cache")  # noqa: PTH111  (Path.home raises where there is none)
+    if not cache.is_absolute():
+        raise ValueError(cache)
+    name = hashlib.sha256(os.fsencode(source)).hexdigest()
+    return cache / "axon-tasks" / "settings" / f"{name}.json"
 
 
 def _document(host: AdHocHost) -> dict[str, Any]:
@@ -172,16 +210,25 @@ def _host(name: str, kept: Mapping[str, Any]) -> AdHocHost:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    _refuse_foreign(path.parent.lstat(), stat.S_ISDIR)
+    # A pipe without a writer would be waited for.
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     with os.fdopen(handle, "rb") as file:
-        status = os.fstat(file.fileno())
-        # What others could have written, or what came with a checkout, is not what `remember` has left here.
-        if status.st_uid != os.geteuid() or status.st_mode & 0o077:
-            raise ValueError(path)
+        _refuse_foreign(os.fstat(file.fileno()), stat.S_ISREG)
         found = json.loads(file.read(_MOST_BYTES))
     if not isinstance(found, dict):
         raise TypeError(path)
     return found
+
+
+def _refuse_foreign(status: os.stat_result, is_kind: Callable[[int], bool]) -> None:
+    """What others could have written is not what `remember` has left.
+
+    Raises:
+        ValueError: They could.
+    """
+    if not is_kind(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o077:
+        raise ValueError(status)
 
 
 def _content(source: Path) -> bytes:

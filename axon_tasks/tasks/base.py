@@ -149,7 +149,7 @@ def environments(
     Args:
         env: What was typed.
         hosts_file: Same.
-        known: The settings, where they need not be loaded.
+        known: The settings, where they have been loaded.
 
     Raises:
         UsageError: `--env` is missing or unknown.

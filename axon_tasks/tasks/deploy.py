@@ -13,7 +13,7 @@ from axon_tasks.tasks.base import Context, duration, ended_like_ctrl_c, environm
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from axon_tasks.config import Environment, Project
+    from axon_tasks.config import Environment, Loaded, Project
     from axon_tasks.deploy.connections import Connections
     from axon_tasks.deploy.run import Options
     from axon_tasks.deploy.runner import Outcome
@@ -113,15 +113,22 @@ def deploy(
     ):
         # The way to the servers takes its time; checking the settings, and what is imported next, takes some, too.
         connections.open_early(recalled.servers)
-        project, chosen = environments(env, hosts_file, recalled.project)
+        loaded = None if recalled.project else _loaded(hosts_file)
+        project, chosen = environments(env, hosts_file, loaded.project if loaded else recalled.project)
         for environment in chosen:
             environment.image_reference(tag)  # a missing tag is told before any server is contacted
         recorder.keep_in(project.root)
-        if not connections.lead_to(project):
-            inventory.remember(project)
+        if not connections.lead_to(project) and loaded:
+            inventory.remember(loaded)
         if not sequential:
             connections.open_early(server for one in chosen for server in one.servers)
         _deploy(project, connections, chosen, options(command, recorder.run_id))
+
+
+def _loaded(hosts_file: str) -> Loaded:
+    from axon_tasks.config import read
+
+    return read(hosts_file or None)
 
 
 def _plans(project: Project, chosen: Sequence[Environment], options: Options, *, as_json: bool) -> str:

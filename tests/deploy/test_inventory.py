@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from axon_tasks.config import load
-from axon_tasks.deploy.inventory import inventory_of, recall, remember
+from axon_tasks.config import load, read
+from axon_tasks.deploy import inventory
+from axon_tasks.deploy.inventory import inventory_of, place_of, recall, remember
 from axon_tasks.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -36,11 +37,16 @@ ENVIRON = {"PASSWORD": "secret-4711"}
 
 def deployed_before(folder: Path, text: str, environ: dict[str, str] = ENVIRON) -> Path:
     """The hosts.yml of a project whose settings were found right."""
-    (folder / ".axon").mkdir()
     path = folder / "hosts.yml"
     path.write_text(text)
-    remember(load(path, environ), environ)
+    remember(read(path, environ), environ)
     return path
+
+
+@pytest.fixture(autouse=True)
+def cache_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test does to the cache is of no concern to others."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 @pytest.fixture
@@ -50,7 +56,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def kept(file: Path) -> Path:
-    return file.parent / ".axon" / "inventory.json"
+    return place_of(file)
 
 
 def test_the_servers_are_known_before_the_settings_are_checked(file: Path) -> None:
@@ -114,7 +120,7 @@ def test_what_depends_on_a_variable_is_not_kept(
 ) -> None:
     """A passphrase, or a way to a server that a variable's value is part of, removes what was kept."""
     file.write_text(TEXT.replace(before, after))
-    remember(load(file, environ), environ)
+    remember(read(file, environ), environ)
     assert not kept(file).exists()
 
 
@@ -137,19 +143,59 @@ def test_a_link_is_not_followed(file: Path, tmp_path: Path) -> None:
 
 def test_what_can_be_read_once_is_left_alone(file: Path) -> None:
     """A pipe is not read a second time, which would wait for ever or swallow what the settings need."""
-    project = load(file, ENVIRON)
+    loaded = read(file, ENVIRON)
     file.unlink()
     os.mkfifo(file)
-    remember(project, ENVIRON)
+    remember(loaded, ENVIRON)
     assert recall(str(file), "prod", None, ENVIRON) is None
 
 
-def test_a_folder_that_cannot_be_written_is_no_failure(file: Path) -> None:
-    """Without the folder for runs nothing is kept, and nothing fails."""
+@pytest.mark.parametrize("cache", ["a file", "a link", "open to others"])
+def test_a_folder_that_is_not_ours_alone_is_not_used(file: Path, tmp_path: Path, cache: str) -> None:
+    """A cache that is no folder, is elsewhere, or that others may enter keeps nothing, gives nothing, and is no failure."""
+    place, folder = kept(file), kept(file).parent
+    if cache == "open to others":
+        folder.chmod(0o755)
+    else:
+        folder.rename(tmp_path / "elsewhere")
+        folder.touch() if cache == "a file" else folder.symlink_to(tmp_path / "elsewhere")
+    assert recall(str(file), "prod", None, ENVIRON) is None
+    before = place.read_bytes() if place.is_file() else b""
+    file.write_text(TEXT + "\n")
+    remember(read(file, ENVIRON), ENVIRON)
+    assert before == (place.read_bytes() if place.is_file() else b"")
+
+
+def test_a_pipe_in_its_place_is_not_waited_for(file: Path) -> None:
+    """What is no ordinary file is not read."""
     kept(file).unlink()
-    kept(file).parent.rmdir()
-    remember(load(file, ENVIRON), ENVIRON)
-    assert not kept(file).exists()
+    os.mkfifo(kept(file), 0o600)
+    assert recall(str(file), "prod", None, ENVIRON) is None
+
+
+@pytest.mark.parametrize(
+    ("variable", "expected"),
+    [("/var/cache/me", "/var/cache/me"), ("relative", "/home/me/.cache"), ("", "/home/me/.cache")],
+)
+def test_what_is_kept_is_among_the_caches_of_the_user(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variable: str, expected: str
+) -> None:
+    """XDG_CACHE_HOME if it is absolute, else ~/.cache; never the project's folder, whose files others may have written."""
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("XDG_CACHE_HOME", variable)
+    assert expected == str(place_of(tmp_path / "hosts.yml").parent.parent.parent)
+
+
+def test_old_projects_are_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many projects as are meant to be remembered are, and the newest is one of them."""
+    monkeypatch.setattr(inventory, "MOST", 3)
+    files = []
+    for number in range(5):
+        (tmp_path / str(number)).mkdir()
+        files.append(deployed_before(tmp_path / str(number), WHOLE))
+        os.utime(kept(files[-1]), ns=(number, number))
+    assert [3, 4] == [number for number, file in enumerate(files) if kept(file).exists()][-2:]
+    assert len(list(kept(files[0]).parent.glob("*.json"))) == inventory.MOST
 
 
 #: Variables in secrets only.
@@ -230,6 +276,12 @@ def test_a_secret_that_is_not_fit_any_more_is_left_to_the_check(whole: Path) -> 
         ("[serve,", '["${PASSWORD}",'),
         ("domain: other.test", 'domain: "${PASSWORD}.test"'),
         ("image: a.io/x", 'image: "a.io/${PASSWORD}"'),
+        (
+            "defaults:\n",
+            'defaults:\n  registry: {username: you, password: "${PASSWORD}", server: b.io}\n  domain: "${PASSWORD}.test"\n',
+        ),
+        ("domain: other.test", 'domain: "${PASSWORD:-$PASSWORD}"'),
+        ("team: web", "team: &team '${PASSWORD}'"),
     ],
 )
 def test_settings_that_a_variable_decides_about_are_checked_each_time(
@@ -242,6 +294,14 @@ def test_settings_that_a_variable_decides_about_are_checked_each_time(
     found = recall(str(path), "other", "v1", environ)
     assert found is not None
     assert (None, {"edge1", "app1"}) == (found.project, set(found.inventory.hosts))
+
+
+def test_a_variable_that_holds_its_own_name_is_one(tmp_path: Path) -> None:
+    """Whether a variable decides is not told by whether the text has changed."""
+    environ = {"PASSWORD": "${PASSWORD}"}
+    path = deployed_before(tmp_path, WHOLE.replace("team: web", 'team: "${PASSWORD}"'), environ)
+    found = recall(str(path), "other", "v1", environ)
+    assert found is None or found.project is None
 
 
 @pytest.mark.parametrize(
@@ -259,12 +319,11 @@ def test_settings_of_another_shape_are_not_used(whole: Path, way: tuple[str, ...
 
 
 def test_what_stands_there_by_now_is_not_what_was_checked(whole: Path) -> None:
-    """A file that changes between its check and the keeping is not kept: those settings are not what it says."""
-    kept(whole).unlink()
-    project = load(whole, ENVIRON)
+    """A file that changes between its check and the keeping is not recalled: those settings are not what it says."""
+    loaded = read(whole, ENVIRON)
     whole.write_text(WHOLE.replace("domain: other.test", "domain: another.test"))
-    remember(project, ENVIRON)
-    assert not kept(whole).exists()
+    remember(loaded, ENVIRON)
+    assert recall(str(whole), "prod", None, ENVIRON) is None
 
 
 def test_another_check_has_to_find_it_right_again(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from axon_tasks.errors import AxonError
+from axon_tasks.lab.lab import RUN
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,9 +30,13 @@ _UNUSUAL = (
 
 
 def user_environment() -> dict[str, str]:
-    """The environment of a measured program: without what would slow it down on this machine only."""
+    """The environment of a measured program: without what would slow it down on this machine only.
+
+    What it keeps for the next time goes with the lab, instead of filling the cache of whoever measures.
+    """
     kept = {name: value for name, value in os.environ.items() if name not in _UNUSUAL}
-    return {**kept, "NO_COLOR": "1"}
+    cache = {"XDG_CACHE_HOME": str(RUN / "cache")} if RUN.is_dir() else {}
+    return {**kept, **cache, "NO_COLOR": "1"}
 
 
 def fab() -> list[str]:
