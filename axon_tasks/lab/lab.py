@@ -245,9 +245,9 @@ class Lab:
         """Swallow what goes between this machine and the sshd of a host; neither end is told, and others reach it still."""
         machine.cut(self.host(name).address)
 
-    def mend(self) -> None:
-        """End every cut, also one of a program that did not come to it."""
-        machine.mend()
+    def mend(self) -> machine.Dropped:
+        """End every cut, also one of a program that did not come to it, and tell what did not get through."""
+        return machine.mend()
 
     # --- looking into it ---------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from axon_tasks.errors import AxonError, UsageError
 from axon_tasks.lab.hosts import BRIDGE, GATEWAY, NETWORK
@@ -47,6 +48,8 @@ _SYSTEM_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 _PORT_PREFIX = "axl-"
 #: How the rules that cut a host off are found again.
 _CUT = "axon-lab-cut"
+#: Somebody else may be changing the rules of this machine: wait for them, for some seconds.
+_IPTABLES = ("iptables", "-w", "5")
 
 #: A policy that keeps packages from starting their services: the lab wants the programs, not a second nginx here.
 _NO_SERVICES = "#!/bin/sh\n# Written by axon-tasks while packages are installed.\nexit 101\n"
@@ -191,8 +194,20 @@ def bridge_up() -> None:
     # A new network namespace has its loopback down; the load generator's own tests need it.
     run("ip", "link", "set", "lo", "up")
     for rule in _filter_rules():
-        if run("iptables", "-C", *rule, check=False).returncode:
-            run("iptables", "-I", *rule)
+        if run(*_IPTABLES, "-C", *rule, check=False).returncode:
+            run(*_IPTABLES, "-I", *rule)
+
+
+class Dropped(NamedTuple):
+    """What was done by the cuts that were mended.
+
+    Attributes:
+        directions: The directions, two for each server that was cut off.
+        packets: The packets that did not get through.
+    """
+
+    directions: int = 0
+    packets: int = 0
 
 
 def cut(address: str) -> None:
@@ -201,22 +216,29 @@ def cut(address: str) -> None:
         ("INPUT", "-s", address, "-p", "tcp", "--sport", "22"),
         ("OUTPUT", "-d", address, "-p", "tcp", "--dport", "22"),
     ):
-        run("iptables", "-I", *rule, "-m", "comment", "--comment", _CUT, "-j", "DROP")
+        run(*_IPTABLES, "-I", *rule, "-m", "comment", "--comment", _CUT, "-j", "DROP")
 
 
-def mend() -> None:
-    """Let everything through again that `cut` has dropped, whoever called it."""
-    if shutil.which("iptables"):
-        for rule in run("iptables", "-S").stdout.splitlines():
-            if _CUT in rule:
-                run("iptables", "-D", *rule.split()[1:])
+def mend() -> Dropped:
+    """Let everything through again that `cut` has dropped, whoever called it, and tell what that was."""
+    if not shutil.which("iptables"):
+        return Dropped()  # nobody can have cut anything
+    directions = packets = 0
+    for told in run(*_IPTABLES, "-S", "-v", check=False).stdout.splitlines():
+        rule, counted, rest = told.partition(" -c ")
+        if counted and _CUT in rule:
+            count, _bytes, target = rest.split(" ", 2)
+            done = run(*_IPTABLES, "-D", *rule.split()[1:], *target.split(), check=False)
+            directions += done.returncode == 0
+            packets += int(count)
+    return Dropped(directions, packets)
 
 
 def bridge_down() -> None:
     """Remove the bridge, what was opened for it, and what was closed on it."""
     mend()
     for rule in _filter_rules():
-        while run("iptables", "-D", *rule, check=False).returncode == 0:
+        while run(*_IPTABLES, "-D", *rule, check=False).returncode == 0:
             pass
     # The kernel removes a dead host's interface some time later; whoever looks now is not to find it.
     for port in Path("/sys/class/net").glob(f"{_PORT_PREFIX}*"):

@@ -584,6 +584,6 @@ _axon_main() {
 trap '' HUP PIPE
 _axon_signal TERM
 printf .
-_axon_rest >/dev/null 2>&1 &
+{ _axon_rest; } >/dev/null 2>&1 &
 }
 </dev/null _axon_main"""

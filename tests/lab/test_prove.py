@@ -15,14 +15,15 @@ import pytest
 from invoke.context import Context
 
 from axon_tasks.errors import AxonError, UsageError
-from axon_tasks.lab import hostile, leaks, prove
+from axon_tasks.lab import Lab, hostile, leaks, prove
 from axon_tasks.lab.load import Answer as Response
 from axon_tasks.lab.load import Settings
+from axon_tasks.lab.machine import Dropped
 from axon_tasks.lab.prove import commands, inputs, kills, races, secrets, stage, state, suite, switches
 from axon_tasks.lab.prove.boundaries import Watched
 from axon_tasks.lab.prove.claims import MAX_TOLD, Claim, claim_from, told
 from axon_tasks.lab.prove.commands import Ended, Line
-from axon_tasks.lab.prove.cuts import Cuts, planned
+from axon_tasks.lab.prove.cuts import Cut, Cuts, planned
 from axon_tasks.lab.prove.options import PARTS, Options
 from axon_tasks.lab.prove.stage import Case, Loads
 from axon_tasks.lab.prove.state import Answer, Container, Expected, HostState
@@ -441,9 +442,29 @@ def test_a_deploy_that_was_cut_off_may_fail_but_not_crash() -> None:
         (3, "locked"),
         (1, "Traceback (most recent call last)"),
     ):
-        found.append(bool(Cuts(Options())._lost(Ended(code, 0.0, 1.0, (), errors))))
+        ended = Ended(code, 0.0, 1.0, (), errors)
+        found.append(bool(Cuts(Options()).lost(Cut("start:end", "app1"), ended, Dropped(2, 7))))
 
     assert [False, False, True, True, True] == found
+
+
+@pytest.mark.parametrize("dropped", [Dropped(), Dropped(1, 7), Dropped(2, 0)])
+def test_a_deploy_that_was_not_cut_off_proves_nothing(dropped: Dropped) -> None:
+    """Without both rules and packets that they have dropped, a case fails, however well its deploy ends."""
+    part = Cuts(Options())
+    assert 1 == len(part.lost(Cut("start:end", "app1"), Ended(0, 0.0, 1.0, (), ""), dropped))
+    assert ["app1 at start:end"] == part.needed_no_more
+
+
+def test_nothing_to_cut_is_a_failure_only_where_nothing_else_is_tried(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A kill that was named by its time, or no cuts at all, is no reason for the cuts to fail."""
+    monkeypatch.setattr("axon_tasks.lab.prove.cuts.dry_pass", lambda *_: kills.DryPass(("start:end",), 1.0))
+    for options in (Options(at=("1.25s",)), Options(cuts=0)):
+        assert [] == Cuts(options).prove(Lab(), print)
+    with pytest.raises(AxonError, match="No server was cut off"):
+        Cuts(Options(only=("cuts",), at=("1.25s",))).prove(Lab(), print)
 
 
 def test_random_times_are_those_of_the_seed() -> None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from axon_tasks.lab.lab import Lab
+    from axon_tasks.lab.machine import Dropped
     from axon_tasks.lab.prove.claims import Claim
     from axon_tasks.lab.prove.commands import Ended
     from axon_tasks.lab.prove.options import Options
@@ -38,6 +39,8 @@ _PATIENCE = "--wait-lock=60s"
 #: How a deploy may end that loses a server: well, if it needed nothing more of it; failed before or after its switch; or
 #: without a server that it could not reach in the first place.
 _CODES = frozenset({0, 1, 4, 5})
+#: To a server, and from it.
+_DIRECTIONS = 2
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,8 @@ class Cuts:
         self.options = options
         self.ends: Counter[str] = Counter()
         self.seconds: list[float] = []
+        self.packets: list[float] = []
+        self.needed_no_more: list[str] = []
 
     def prove(self, lab: Lab, say: Say) -> list[Claim]:
         """Cut servers off, deploy again, and look at what is left.
@@ -73,8 +78,11 @@ class Cuts:
         """
         dry = dry_pass(lab, ORDINARY)
         names = chosen(dry.boundaries, self.options, self.options.cuts)
+        if not names and self.options.only == (PART,):
+            raise AxonError("No server was cut off: an ordinary deploy has no boundary that was asked for.")
         if not names:
-            raise AxonError(f"No deploy has the boundary {', '.join(self.options.at)}.")
+            say("  no boundary of an ordinary deploy was asked for")
+            return []
         say(f"  K = {len(dry.boundaries)} boundaries, of which {len(names)} are tried: {', '.join(names)}")
         cuts = {cut.name: cut for cut in planned(dry.boundaries, names)}
         cases = [Case(name, PART) for name in cuts]
@@ -84,6 +92,8 @@ class Cuts:
         facts = {
             "K": len(dry.boundaries), "exit_codes": dict(sorted(self.ends.items())),
             "seconds_until_the_end": middle_and_most(self.seconds), "seconds_until_a_server_is_gone": _PEER_TIMEOUT,
+            "packets_dropped": int(sum(self.packets)), "least_packets_dropped": int(min(self.packets)),
+            "needed_nothing_more": self.needed_no_more,
         }  # fmt: skip
         return [
             stage.claim(PART, text, "boundaries", cases, len(names), **facts),
@@ -94,9 +104,10 @@ class Cuts:
         """Cut one deployer off, deploy again, and note what is not as it should be."""
         tag = other(where.tag)
         try:
-            case.failures += self._lost(cut_off(where, tag, cut))
+            done = cut_off(where, tag, cut)
         finally:
-            where.site.lab.mend()
+            dropped = where.site.lab.mend()
+        case.failures += self.lost(cut, done, dropped)
         again = commands.run([*where.site.words(tag), _PATIENCE], where.site.product.folder)
         if again.code:
             case.failures.append(f"the next deploy, of {tag}: {again}")
@@ -105,13 +116,19 @@ class Cuts:
         case.dirty = bool(case.failures)
         where.tag = tag
 
-    def _lost(self, done: Ended) -> list[str]:
-        """What is wrong with how the deploy ended that was cut off."""
+    def lost(self, cut: Cut, done: Ended, dropped: Dropped) -> list[str]:
+        """What is wrong with how the deploy ended that was cut off, or with the cut: who was not cut off proves nothing."""
         self.ends[str(done.code)] += 1
         self.seconds.append(done.seconds)
+        self.packets.append(dropped.packets)
+        if done.code == 0:
+            self.needed_no_more.append(f"{cut.server} at {cut.boundary}")
+        found = []
+        if dropped.directions != _DIRECTIONS or not dropped.packets:
+            found.append(f"nobody was cut off: {dropped.packets} packets in {dropped.directions} directions")
         if done.code not in _CODES or "Traceback" in done.errors:
-            return [f"the deploy that was cut off: {done}"]
-        return []
+            found.append(f"the deploy that was cut off: {done}")
+        return found
 
 
 def planned(boundaries: Sequence[str], names: Sequence[str]) -> list[Cut]:

@@ -16,6 +16,8 @@ _BOUNDS = {
     "switches": (1, 1000),
     "requests": (100, 1_000_000),
     "kills": (0, 1000),
+    "boundaries": (0, 1000),
+    "cuts": (0, 1000),
     "races": (1, 1000),
     "inputs": (2, 1000),
 }
@@ -65,7 +67,7 @@ class Options:
             )
         for name, (low, high) in _BOUNDS.items():
             value = getattr(self, name)
-            if not low <= value <= high:
+            if value is not None and not low <= value <= high:
                 raise UsageError(f"--{name}={value}: between {low} and {high}.")
         for name in self.at:
             if not _BOUNDARY.fullmatch(name) and not _TIME.fullmatch(name):
