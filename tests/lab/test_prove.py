@@ -453,7 +453,7 @@ def test_a_deploy_that_was_not_cut_off_proves_nothing(dropped: Dropped) -> None:
     """Without both rules and packets that they have dropped, a case fails, however well its deploy ends."""
     part = Cuts(Options())
     assert 1 == len(part.lost(Cut("start:end", "app1"), Ended(0, 0.0, 1.0, (), ""), dropped))
-    assert ["app1 at start:end"] == part.needed_no_more
+    assert ["app1 at start:end"] == part.ended_well
 
 
 def test_nothing_to_cut_is_a_failure_only_where_nothing_else_is_tried(

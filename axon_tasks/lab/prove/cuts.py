@@ -36,8 +36,8 @@ PART = "cuts"
 _PEER_TIMEOUT = 6
 #: How long the next deploy waits for the lock of one that the server has not heard the end of: longer than that lock lives.
 _PATIENCE = "--wait-lock=60s"
-#: How a deploy may end that loses a server: well, if it needed nothing more of it; failed before or after its switch; or
-#: without a server that it could not reach in the first place.
+#: How a deploy may end that loses a server: well, if it needed no more of it than to have the old release retired there,
+#: which is a warning; failed before or after its switch; or without a server that it could not reach in the first place.
 _CODES = frozenset({0, 1, 4, 5})
 #: To a server, and from it.
 _DIRECTIONS = 2
@@ -68,7 +68,7 @@ class Cuts:
         self.ends: Counter[str] = Counter()
         self.seconds: list[float] = []
         self.packets: list[float] = []
-        self.needed_no_more: list[str] = []
+        self.ended_well: list[str] = []
 
     def prove(self, lab: Lab, say: Say) -> list[Claim]:
         """Cut servers off, deploy again, and look at what is left.
@@ -93,7 +93,7 @@ class Cuts:
             "K": len(dry.boundaries), "exit_codes": dict(sorted(self.ends.items())),
             "seconds_until_the_end": middle_and_most(self.seconds), "seconds_until_a_server_is_gone": _PEER_TIMEOUT,
             "packets_dropped": int(sum(self.packets)), "least_packets_dropped": int(min(self.packets)),
-            "needed_nothing_more": self.needed_no_more,
+            "ended_well": self.ended_well,
         }  # fmt: skip
         return [
             stage.claim(PART, text, "boundaries", cases, len(names), **facts),
@@ -122,7 +122,7 @@ class Cuts:
         self.seconds.append(done.seconds)
         self.packets.append(dropped.packets)
         if done.code == 0:
-            self.needed_no_more.append(f"{cut.server} at {cut.boundary}")
+            self.ended_well.append(f"{cut.server} at {cut.boundary}")
         found = []
         if dropped.directions != _DIRECTIONS or not dropped.packets:
             found.append(f"nobody was cut off: {dropped.packets} packets in {dropped.directions} directions")
