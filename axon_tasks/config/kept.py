@@ -38,13 +38,28 @@ def document_of(project: made.Project, values: Block) -> dict[str, Any] | None:
     """
     secrets = {way for way, value in _leaves(project, ()) if isinstance(value, Secret)}
     written = dict(_with_variables(values, ()))
-    inherited = {id(value) for way, value in written.items() if way[0] != "defaults"}
     for way, value in written.items():
         # Of the defaults, what no environment has inherited decides about nothing, and is checked all the same.
-        if id(value) not in inherited if way[0] == "defaults" else way not in secrets:
+        ways = [("environments", name, *way[1:]) for name in project.environments]
+        inherited = [one for one in ways if way[0] == "defaults" and written.get(one) is value]
+        if not secrets.intersection(inherited or [way]):
             return None
     document: dict[str, Any] = _plain(project)
     return document
+
+
+def servers_depend_on_variables(values: Block) -> bool:
+    """Whether a variable went into how servers are reached, or into which servers an environment has.
+
+    Args:
+        values: As `document_of` takes them.
+    """
+    for way, _ in _with_variables(values, ()):
+        if way[0] in {"hosts", "known_hosts"} or (
+            way[0] == "environments" and way[2:3] in {("system",), ("app",)}
+        ):
+            return True
+    return False
 
 
 def project_from(document: Mapping[str, Any], content: bytes, environ: Mapping[str, str]) -> made.Project:

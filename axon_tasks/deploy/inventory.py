@@ -9,6 +9,7 @@ they are connected to while the settings are checked. Whatever is doubtful is no
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -18,14 +19,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from axon_tasks import __version__, config
-from axon_tasks.config.kept import document_of, project_from
-from axon_tasks.deploy.timeline import replace_file
+from axon_tasks.config.kept import document_of, project_from, servers_depend_on_variables
 from axon_tasks.errors import AxonError
 from axon_tasks.hosts_file import environment_names, find_hosts_file
 from axon_tasks.remote.fleet import AdHocHost, copied
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from axon_tasks.config import Loaded, Project
     from axon_tasks.remote.fleet import ProjectLike
@@ -121,7 +121,7 @@ def remember(loaded: Loaded, environ: Mapping[str, str] | None = None) -> None:
         if not project.source.is_file():
             return  # what can be read once only is not there the next time
         place = place_of(project.source)
-        document = _kept(loaded, [environ.get(name, "") for name in _variables(content)])
+        document = _kept(loaded)
         if document is None:
             place.unlink(missing_ok=True)
             return
@@ -132,21 +132,23 @@ def remember(loaded: Loaded, environ: Mapping[str, str] | None = None) -> None:
                 for one in project.environments.values()
             },
         }
-        place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _refuse_foreign(place.parent.lstat(), stat.S_ISDIR)
-        replace_file(place, json.dumps(document, indent=1) + "\n")
-        _forget_oldest(place.parent)
+        for folder in (place.parent.parent, place.parent):
+            folder.mkdir(mode=0o700, exist_ok=True)
+        with _ours(place.parent) as handle:
+            _write(handle, place.name, json.dumps(document, indent=1) + "\n")
+            _forget_oldest(handle)
     except (AxonError, OSError, ValueError):
         return  # the next run connects a little later, and that is all
 
 
-def _kept(loaded: Loaded, values: Iterable[str]) -> dict[str, Any] | None:
+def _kept(loaded: Loaded) -> dict[str, Any] | None:
     """All settings; else how the servers are reached; None if even that depends on the values of variables."""
     settings = document_of(loaded.project, loaded.values)
     if settings is not None:
         return {"project": settings}
     inventory = inventory_of(loaded.project)
-    if not _may_be_kept(inventory, values):
+    secret = any(host.passphrase is not None for host in inventory.hosts.values())
+    if secret or servers_depend_on_variables(loaded.values):
         return None
     return {
         "project": None,
@@ -155,22 +157,37 @@ def _kept(loaded: Loaded, values: Iterable[str]) -> dict[str, Any] | None:
     }
 
 
-def _forget_oldest(folder: Path) -> None:
+def _write(folder: int, name: str, text: str) -> None:
+    """Write a file; whoever reads it meanwhile sees the old one or the new one."""
+    temporary = f"{name}.{os.getpid()}"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
+    with os.fdopen(os.open(temporary, flags, 0o600, dir_fd=folder), "w", encoding="utf-8") as file:
+        file.write(text)
+    os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+
+
+def _forget_oldest(folder: int) -> None:
     """Projects come and go, above all in tests and in CI."""
-    files = sorted(folder.glob("*.json"), key=lambda one: one.stat().st_mtime_ns)
-    for file in files[:-MOST]:
-        file.unlink(missing_ok=True)
+    names = os.listdir(folder)
+    if len(names) > MOST:
+        names.sort(key=lambda name: os.stat(name, dir_fd=folder, follow_symlinks=False).st_mtime_ns)
+        for name in names[:-MOST]:
+            os.unlink(name, dir_fd=folder)
 
 
-def _may_be_kept(inventory: Inventory, values: Iterable[str]) -> bool:
-    """Whether the way to the servers holds no secret and does not depend on the value of a variable."""
-    if any(host.passphrase is not None for host in inventory.hosts.values()):
-        return False
-    told = [
-        str(one) for host in inventory.hosts.values() for one in _document(host).values() if one is not None
-    ]
-    told.append(str(inventory.known_hosts or ""))
-    return not any(value and value in text for value in values for text in told)
+@contextlib.contextmanager
+def _ours(folder: Path) -> Iterator[int]:
+    """Open a folder that is its user's alone: where its path leads later does not matter.
+
+    Raises:
+        ValueError: Others may enter it, or it is no folder.
+    """
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        _refuse_foreign(os.fstat(handle), stat.S_ISDIR)
+        yield handle
+    finally:
+        os.close(handle)
 
 
 def _inventory(kept: Mapping[str, Any]) -> Inventory:
@@ -197,7 +214,7 @@ def place_of(source: Path) -> Path:
     if not cache.is_absolute():
         raise ValueError(cache)
     name = hashlib.sha256(os.fsencode(source)).hexdigest()
-    return cache / "axon-tasks" / "settings" / f"{name}.json"
+    return cache / "axon-tasks" / f"{name}.json"
 
 
 def _document(host: AdHocHost) -> dict[str, Any]:
@@ -210,9 +227,9 @@ def _host(name: str, kept: Mapping[str, Any]) -> AdHocHost:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    _refuse_foreign(path.parent.lstat(), stat.S_ISDIR)
-    # A pipe without a writer would be waited for.
-    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    with _ours(path.parent) as folder:
+        # A pipe without a writer would be waited for.
+        handle = os.open(path.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
     with os.fdopen(handle, "rb") as file:
         _refuse_foreign(os.fstat(file.fileno()), stat.S_ISREG)
         found = json.loads(file.read(_MOST_BYTES))

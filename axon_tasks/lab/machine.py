@@ -220,17 +220,27 @@ def cut(address: str) -> None:
 
 
 def mend() -> Dropped:
-    """Let everything through again that `cut` has dropped, whoever called it, and tell what that was."""
+    """Let everything through again that `cut` has dropped, whoever called it, and tell what that was.
+
+    Raises:
+        AxonError: A rule could not be removed, or nobody can tell whether there is one.
+    """
     if not shutil.which("iptables"):
         return Dropped()  # nobody can have cut anything
     directions = packets = 0
-    for told in run(*_IPTABLES, "-S", "-v", check=False).stdout.splitlines():
+    stays: list[AxonError] = []
+    for told in run(*_IPTABLES, "-S", "-v").stdout.splitlines():
         rule, counted, rest = told.partition(" -c ")
-        if counted and _CUT in rule:
-            count, _bytes, target = rest.split(" ", 2)
-            done = run(*_IPTABLES, "-D", *rule.split()[1:], *target.split(), check=False)
-            directions += done.returncode == 0
-            packets += int(count)
+        if not counted or _CUT not in rule:
+            continue
+        count, _bytes, target = rest.split(" ", 2)
+        try:
+            run(*_IPTABLES, "-D", *rule.split()[1:], *target.split())
+        except AxonError as error:
+            stays.append(error)
+        directions, packets = directions + 1, packets + int(count)
+    if stays:
+        raise stays[0]
     return Dropped(directions, packets)
 
 

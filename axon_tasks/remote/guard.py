@@ -57,17 +57,20 @@ class _NoProject(NamedTuple):
     known_hosts: Path | None = None
 
 
-class _Typed(NamedTuple):
+class _Typed:
     """A passphrase that was typed in."""
 
-    text: str
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
 
     def __repr__(self) -> str:
         return "********"
 
     def reveal(self) -> str:
         """Give the passphrase."""
-        return self.text
+        return self._text
 
 
 def _make_context(call: Any, config: Any) -> Connection:

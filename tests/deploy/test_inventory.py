@@ -27,9 +27,9 @@ registry: {username: deploy, password: "${PASSWORD}"}
 known_hosts: keys/known_hosts
 hosts:
   edge1: {address: 10.0.0.10, user: deploy, port: 2222, key: keys/id}
-  app1: {address: "${APP:-10.0.0.21}", jump: edge1, connect_timeout: 3s}
+  app1: {address: 10.0.0.21, jump: edge1, connect_timeout: 3s}
 environments:
-  prod: {system: [edge1], app: [app1], domain: shop.test, tag: v1}
+  prod: {system: [edge1], app: [app1], domain: "${DOMAIN:-shop.test}", tag: v1}
   staging: {system: [edge1], app: [edge1], domain: staging.shop.test}
 """
 ENVIRON = {"PASSWORD": "secret-4711"}
@@ -86,7 +86,7 @@ def test_several_environments_have_each_server_once(file: Path) -> None:
         ("prood", None, ENVIRON),
         ("", None, ENVIRON),
         ("prod", None, {}),
-        ("prod", None, {**ENVIRON, "APP": "10.0.0.99"}),
+        ("prod", None, {**ENVIRON, "DOMAIN": "other.test"}),
     ],
 )
 def test_what_may_be_refused_contacts_nobody(
@@ -113,12 +113,24 @@ def test_no_secret_is_kept_and_only_the_owner_reads_it(file: Path) -> None:
     [
         ("key: keys/id}", 'key: keys/id, passphrase: "${PASSWORD}"}', ENVIRON),
         ("address: 10.0.0.10", 'address: "${EDGE}"', {**ENVIRON, "EDGE": "10.0.0.10"}),
+        ("address: 10.0.0.10", 'address: "${EDGE:-10.0.0.10}"', {**ENVIRON, "EDGE": ""}),
+        ("address: 10.0.0.10", r'address: "\x24{EDGE}"', {**ENVIRON, "EDGE": "10.0.0.10"}),
+        ("key: keys/id", 'key: "${KEY}"', {**ENVIRON, "KEY": "~/.ssh/id"}),
+        ("connect_timeout: 3s", 'connect_timeout: "${EDGE}"', {**ENVIRON, "EDGE": "3s"}),
+        ("keys/known_hosts", '"${KEY}"', {**ENVIRON, "KEY": "keys/known_hosts"}),
+        ("app: [app1]", 'app: ["${APP}"]', {**ENVIRON, "APP": "app1"}),
+        (
+            "environments:",
+            'defaults: {app: ["${APP}"]}\nenvironments:\n  third: {system: [edge1], domain: third.test}',
+            {**ENVIRON, "APP": "app1"},
+        ),
     ],
 )
 def test_what_depends_on_a_variable_is_not_kept(
     file: Path, before: str, after: str, environ: dict[str, str]
 ) -> None:
-    """A passphrase, or a way to a server that a variable's value is part of, removes what was kept."""
+    """A passphrase, or a variable in the way to a server or in which servers there are, removes what was kept."""
+    assert before in TEXT
     file.write_text(TEXT.replace(before, after))
     remember(read(file, environ), environ)
     assert not kept(file).exists()
@@ -183,7 +195,7 @@ def test_what_is_kept_is_among_the_caches_of_the_user(
     """XDG_CACHE_HOME if it is absolute, else ~/.cache; never the project's folder, whose files others may have written."""
     monkeypatch.setenv("HOME", "/home/me")
     monkeypatch.setenv("XDG_CACHE_HOME", variable)
-    assert expected == str(place_of(tmp_path / "hosts.yml").parent.parent.parent)
+    assert expected == str(place_of(tmp_path / "hosts.yml").parent.parent)
 
 
 def test_old_projects_are_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,8 +206,19 @@ def test_old_projects_are_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         (tmp_path / str(number)).mkdir()
         files.append(deployed_before(tmp_path / str(number), WHOLE))
         os.utime(kept(files[-1]), ns=(number, number))
-    assert [3, 4] == [number for number, file in enumerate(files) if kept(file).exists()][-2:]
-    assert len(list(kept(files[0]).parent.glob("*.json"))) == inventory.MOST
+    assert kept(files[-1]).exists()
+    assert inventory.MOST == len(list(kept(files[-1]).parent.iterdir()))
+
+
+def test_nobody_else_may_enter_what_is_made_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cache is made for its user alone, whatever the umask."""
+    before = os.umask(0)
+    try:
+        path = deployed_before(tmp_path, WHOLE)
+    finally:
+        os.umask(before)
+    modes = [stat.S_IMODE(one.stat().st_mode) for one in (kept(path), *kept(path).parents[:2])]
+    assert [0o600, 0o700, 0o700] == modes
 
 
 #: Variables in secrets only.
@@ -282,6 +305,10 @@ def test_a_secret_that_is_not_fit_any_more_is_left_to_the_check(whole: Path) -> 
         ),
         ("domain: other.test", 'domain: "${PASSWORD:-$PASSWORD}"'),
         ("team: web", "team: &team '${PASSWORD}'"),
+        (
+            '"x-${PASSWORD}", MODE: production}\n    volumes: ["/srv/a:/a"]\n    labels: {team: web}\n',
+            '&one "${PASSWORD}.x"}\n  domain: *one\n',
+        ),
     ],
 )
 def test_settings_that_a_variable_decides_about_are_checked_each_time(

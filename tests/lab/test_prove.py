@@ -456,6 +456,41 @@ def test_a_deploy_that_was_not_cut_off_proves_nothing(dropped: Dropped) -> None:
     assert ["app1 at start:end"] == part.ended_well
 
 
+def test_a_deploy_cannot_end_well_without_an_answer_that_it_needs() -> None:
+    """Cut off before the release is started there, it fails; where only the old release is to be retired, it may end well."""
+    found = []
+    for boundary, server in (
+        ("start@app1:begin", "app1"),
+        ("start@app1:end", "app1"),
+        ("start@app1:begin", "edge1"),
+        ("retire@app1:begin", "app1"),
+        ("start:begin", "app1"),
+    ):
+        part, ended = Cuts(Options()), Ended(0, 0.0, 1.0, (), "")
+        found.append(bool(part.lost(Cut(boundary, server), ended, Dropped(2, 7))))
+
+    assert [True, False, False, False, False] == found
+
+
+def test_cuts_that_cannot_be_tried_are_told_as_failed_cases(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A deploy that hangs in each case is a claim that does not hold, and no crash."""
+
+    def hung(_opening: object, cases: list[Case], *_: object) -> Loads:
+        for case in cases:
+            case.failures.append("it hung")
+        return Loads()
+
+    monkeypatch.setattr(
+        "axon_tasks.lab.prove.cuts.dry_pass", lambda *_: kills.DryPass(("end@app1:end",), 1.0)
+    )
+    monkeypatch.setattr(stage, "tried", hung)
+    cut = Cuts(Options(only=("cuts",))).prove(Lab(), print)[0]
+
+    assert (1, 1, {}, 0) == (
+        cut.cases, cut.failed, cut.facts["seconds_until_the_end"], cut.facts["least_packets_dropped"],
+    )  # fmt: skip
+
+
 def test_nothing_to_cut_is_a_failure_only_where_nothing_else_is_tried(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -463,8 +498,13 @@ def test_nothing_to_cut_is_a_failure_only_where_nothing_else_is_tried(
     monkeypatch.setattr("axon_tasks.lab.prove.cuts.dry_pass", lambda *_: kills.DryPass(("start:end",), 1.0))
     for options in (Options(at=("1.25s",)), Options(cuts=0)):
         assert [] == Cuts(options).prove(Lab(), print)
-    with pytest.raises(AxonError, match="No server was cut off"):
-        Cuts(Options(only=("cuts",), at=("1.25s",))).prove(Lab(), print)
+    for options in (
+        Options(only=("cuts",), at=("1.25s",)),
+        Options(only=("cuts",), cuts=0),
+        Options(only=("cuts", "secrets"), at=("strat:end",)),
+    ):
+        with pytest.raises(AxonError, match="No server was cut off"):
+            Cuts(options).prove(Lab(), print)
 
 
 def test_random_times_are_those_of_the_seed() -> None:
