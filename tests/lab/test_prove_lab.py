@@ -9,7 +9,6 @@ import contextlib
 import http.client
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -67,22 +66,15 @@ def under_load(made: Site, disturb: Callable[[], list[Switch]]) -> list[Claim]:
 
 
 @contextlib.contextmanager
-def held(made: Site, seconds: int) -> Iterator[None]:
-    """Slow requests that keep the release which has them from being retired."""
-
-    def hold() -> None:
-        connection = http.client.HTTPConnection(EDGE.address, 80, timeout=30)
-        connection.request("GET", f"/slow?seconds={seconds}", headers={"Host": made.product.domain})
-        connection.getresponse().read()
-        connection.close()
-
-    threads = [threading.Thread(target=hold) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    time.sleep(0.5)
-    yield
-    for thread in threads:
-        thread.join()
+def held(made: Site) -> Iterator[None]:
+    """Slow requests that keep the release which has them from being retired, for as long as it takes."""
+    with contextlib.ExitStack() as stack:
+        for _ in range(8):
+            connection = http.client.HTTPConnection(EDGE.address, 80, timeout=30)
+            stack.callback(connection.close)
+            connection.request("GET", "/slow?seconds=120", headers={"Host": made.product.domain})
+        time.sleep(0.5)
+        yield
 
 
 def test_a_release_that_is_killed_at_once_is_found(served: Site) -> None:
@@ -110,12 +102,12 @@ def test_a_switch_that_is_undone_by_hand_is_found(served: Site) -> None:
 
     def flip_back() -> list[Switch]:
         first = Switch(0, TAGS[0], served.release()[1])
-        with held(served, 8):
+        with held(served):
             second = switches.one_switch(served, 1, first)
             assert isinstance(second, Switch), second
             toggle = f"if [ -e {flag} ]; then rm {flag}; else echo 1 >{flag}; fi"
             served.lab.exec(EDGE.name, toggle)
-            time.sleep(0.5)
+            time.sleep(2)
             served.lab.exec(EDGE.name, toggle)
         return [first, second]
 
