@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from axon_tasks import __version__, config
 from axon_tasks.config.kept import document_of, project_from, servers_depend_on_variables
+from axon_tasks.deploy.timeline import replace_file
 from axon_tasks.errors import AxonError
 from axon_tasks.hosts_file import environment_names, find_hosts_file
 from axon_tasks.remote.fleet import AdHocHost, copied
@@ -135,7 +136,7 @@ def remember(loaded: Loaded, environ: Mapping[str, str] | None = None) -> None:
         for folder in (place.parent.parent, place.parent):
             folder.mkdir(mode=0o700, exist_ok=True)
         with _ours(place.parent) as handle:
-            _write(handle, place.name, json.dumps(document, indent=1) + "\n")
+            replace_file(Path(place.name), json.dumps(document, indent=1) + "\n", handle)
             _forget_oldest(handle)
     except (AxonError, OSError, ValueError):
         return  # the next run connects a little later, and that is all
@@ -155,15 +156,6 @@ def _kept(loaded: Loaded) -> dict[str, Any] | None:
         "known_hosts": str(inventory.known_hosts) if inventory.known_hosts else None,
         "hosts": {name: _document(host) for name, host in inventory.hosts.items()},
     }
-
-
-def _write(folder: int, name: str, text: str) -> None:
-    """Write a file; whoever reads it meanwhile sees the old one or the new one."""
-    temporary = f"{name}.{os.getpid()}"
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
-    with os.fdopen(os.open(temporary, flags, 0o600, dir_fd=folder), "w", encoding="utf-8") as file:
-        file.write(text)
-    os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
 
 
 def _forget_oldest(folder: int) -> None:
@@ -207,9 +199,8 @@ def place_of(source: Path) -> Path:
         ValueError: The user has no place for that.
     """
     cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    if (
-        not cache.is_absolute()
-    ):  # "If an implementation encounters a relative path ... it should ... ignore it."
+    # "If an implementation encounters a relative path ... it should ... ignore it."
+    if not cache.is_absolute():
         cache = Path(os.path.expanduser("~"), ".cache")  # noqa: PTH111  (Path.home raises where there is none)
     if not cache.is_absolute():
         raise ValueError(cache)

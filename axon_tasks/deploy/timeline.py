@@ -353,17 +353,27 @@ def _reserve(folder: Path, wanted: str) -> tuple[str, Path | None]:
     return wanted, None
 
 
-def replace_file(path: Path, text: str) -> None:
-    """Write a file that only its owner can read; whoever reads it meanwhile sees the old one or the new one."""
+def replace_file(path: Path, text: str, folder: int | None = None) -> None:
+    """Write a file that only its owner can read; whoever reads it meanwhile sees the old one or the new one.
+
+    Args:
+        path: The file.
+        text: Its new content.
+        folder: An open folder that `path` is relative to; default: the working directory.
+
+    Raises:
+        OSError: It cannot be written.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
     try:
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        handle = os.open(temporary, flags, 0o600, dir_fd=folder)
         with os.fdopen(handle, "w", encoding="utf-8", errors="replace") as file:
             file.write(text)
-        temporary.replace(path)
+        os.replace(temporary, path, src_dir_fd=folder, dst_dir_fd=folder)
     except OSError:
         with contextlib.suppress(OSError):
-            temporary.unlink()
+            os.unlink(temporary, dir_fd=folder)
         raise
 
 

@@ -13,7 +13,7 @@ from axon_tasks.tasks.base import Context, duration, ended_like_ctrl_c, environm
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from axon_tasks.config import Environment, Loaded, Project
+    from axon_tasks.config import Environment, Project
     from axon_tasks.deploy.connections import Connections
     from axon_tasks.deploy.run import Options
     from axon_tasks.deploy.runner import Outcome
@@ -101,6 +101,7 @@ def deploy(
         sys.stdout.write(_plans(project, chosen, options(typed, "RUN"), as_json=json) + "\n")
         return
 
+    from axon_tasks import config
     from axon_tasks.deploy import inventory
     from axon_tasks.deploy.connections import Connections
     from axon_tasks.deploy.timeline import Recorder
@@ -113,7 +114,7 @@ def deploy(
     ):
         # The way to the servers takes its time; checking the settings, and what is imported next, takes some, too.
         connections.open_early(recalled.servers)
-        loaded = None if recalled.project else _loaded(hosts_file)
+        loaded = None if recalled.project else config.read(hosts_file or None)
         project, chosen = environments(env, hosts_file, loaded.project if loaded else recalled.project)
         for environment in chosen:
             environment.image_reference(tag)  # a missing tag is told before any server is contacted
@@ -123,12 +124,6 @@ def deploy(
         if not sequential:
             connections.open_early(server for one in chosen for server in one.servers)
         _deploy(project, connections, chosen, options(command, recorder.run_id))
-
-
-def _loaded(hosts_file: str) -> Loaded:
-    from axon_tasks.config import read
-
-    return read(hosts_file or None)
 
 
 def _plans(project: Project, chosen: Sequence[Environment], options: Options, *, as_json: bool) -> str:
