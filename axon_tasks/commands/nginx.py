@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import re
+from importlib import resources
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from axon_tasks.commands import naming, records
@@ -42,11 +44,10 @@ class Files(NamedTuple):
 
 @functools.cache
 def _templates() -> Templates:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from jinja2 import Environment, StrictUndefined
 
     # nginx is no HTML, and every value has been validated by its type in `config`.
     return Environment(  # noqa: S701  (see above: escaping for HTML would corrupt the file)
-        loader=PackageLoader("axon_tasks.commands"),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -54,10 +55,8 @@ def _templates() -> Templates:
     )
 
 
-def warm_up() -> None:
-    """Have the templates ready before they are needed: importing Jinja2 takes longer than using it."""
-    for kind in ("upstream", "site"):
-        _templates().get_template(f"{kind}.conf.j2")
+#: What the templates know of an environment, beside the backends: whatever decides about the files.
+SETTINGS = ("product", "name", "domain", "aliases", "tls", "nginx", "switch", "health_host")
 
 
 def header(environment: Environment) -> str:
@@ -70,41 +69,94 @@ def is_ours(text: str, environment: Environment) -> bool:
     return text.startswith(header(environment))
 
 
-def render(
-    environment: Environment, backends: tuple[Backend, ...], *, version: tuple[int, ...], slot: str
-) -> Files:
-    """The two files of an environment.
+class Wanted(NamedTuple):
+    """What decides about the two files of an environment on one system server.
 
-    Args:
+    Attributes:
         environment: Its settings.
         backends: Every app server, in the order of `hosts.yml`.
         version: nginx's version on that server; directives differ (`http2` moved in 1.25.1).
         slot: With `switch: reload`, the slot that serves; otherwise not used, the flag decides.
     """
-    values = {
-        "header": header(environment),
-        "env": environment,
-        "backends": backends,
-        "slot": slot,
-        "slots": environment.switch == "slots",
-        "upstreams": {
-            one: naming.upstream_name(environment.product, environment.name, one) for one in naming.SLOTS
-        },
-        "backend": naming.backend_name(environment.product, environment.name),
-        "name": naming.config_name(environment.product, environment.name),
-        "variable": "axon_" + re.sub(r"[^a-z0-9]", "_", f"{environment.product}_{environment.name}"),
-        "flag": naming.flag_file(environment.product, environment.name),
-        "probe_path": PROBE_PATH,
-        "http2_directive": version >= (1, 25, 1),
-        "acme_root": environment.nginx.acme_root or ("/var/www/html" if environment.tls else None),
-    }
+
+    environment: Environment
+    backends: tuple[Backend, ...]
+    version: tuple[int, ...]
+    slot: str
+
+    def values(self) -> dict[str, Any]:
+        """What the templates are given."""
+        environment = self.environment
+        has_slots = environment.switch == "slots"
+        return {
+            "header": header(environment),
+            "env": environment,
+            "backends": self.backends,
+            "slot": "" if has_slots else self.slot,
+            "slots": has_slots,
+            "upstreams": {
+                one: naming.upstream_name(environment.product, environment.name, one) for one in naming.SLOTS
+            },
+            "backend": naming.backend_name(environment.product, environment.name),
+            "name": naming.config_name(environment.product, environment.name),
+            "variable": "axon_" + re.sub(r"[^a-z0-9]", "_", f"{environment.product}_{environment.name}"),
+            "flag": naming.flag_file(environment.product, environment.name),
+            "probe_path": PROBE_PATH,
+            "http2_directive": self.version >= (1, 25, 1),
+            "acme_root": environment.nginx.acme_root or ("/var/www/html" if environment.tls else None),
+        }
+
+    @property
+    def seal(self) -> str:
+        """A digest of all that decides: two files with the same one were made from the same."""
+        told = {name: getattr(self.environment, name) for name in SETTINGS}
+        decides = {**self.values(), "env": (told, self.environment.health.path)}
+        return _digest(repr(decides) + "".join(map(_template, KINDS)))
+
+
+#: The two files, by the names of their templates.
+KINDS = ("upstream", "site")
+_SEAL = re.compile(r"^# Sealed: ([0-9a-f]{32}) ([0-9a-f]{32})\n", re.MULTILINE)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+@functools.cache
+def _template(kind: str) -> str:
+    place = resources.files("axon_tasks.commands") / "templates" / f"{kind}.conf.j2"
+    return place.read_text(encoding="utf-8")
+
+
+def is_made_from(text: str, wanted: Wanted) -> bool:
+    """Whether a file is what would be made now, and nobody has changed it: then it need not be made to know it.
+
+    Args:
+        text: The file.
+        wanted: What decides about it.
+    """
+    found = _SEAL.search(text)
+    if found is None or found[1] != wanted.seal:
+        return False
+    return found[2] == _digest(text[: found.start()] + text[found.end() :])
+
+
+def _sealed(text: str, seal: str) -> str:
+    """A file with what tells later that it is still the same: from what it was made, and what it says."""
+    first, _, rest = text.partition("\n")
+    return f"{first}\n# Sealed: {seal} {_digest(text)}\n{rest}"
+
+
+def render(wanted: Wanted) -> Files:
+    """The two files of an environment on one system server."""
     templates = _templates()
     # Macros leave blank lines behind, and the files are read by people.
-    upstream, site = (
-        re.sub(r"\n\s*\n+", "\n", templates.get_template(f"{kind}.conf.j2").render(values))
-        for kind in ("upstream", "site")
+    texts = (
+        re.sub(r"\n\s*\n+", "\n", templates.from_string(_template(kind)).render(wanted.values()))
+        for kind in KINDS
     )
-    return Files(upstream, site)
+    return Files(*(_sealed(text, wanted.seal) for text in texts))
 
 
 def upstream_targets(text: str) -> tuple[str, ...]:

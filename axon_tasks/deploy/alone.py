@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from axon_tasks.deploy.engine import Step
 from axon_tasks.deploy.inspecting import inspect_step
 from axon_tasks.deploy.locking import lock_step
-from axon_tasks.deploy.staging import plan_step, render_files, stage_step
+from axon_tasks.deploy.staging import plan_step, stage_step
 from axon_tasks.deploy.starting import health_step, pull_step, start_step
 from axon_tasks.deploy.switching import record_step, retire_step, switch_step
 from axon_tasks.errors import StepFailedError
@@ -61,9 +61,7 @@ def _find(run: Deployment, *, serving: bool) -> Step:
     """Take the release that was started and does not serve yet, or the one that serves, for the one of this run."""
 
     def prepare() -> None:
-        if run.adopt_candidate():
-            render_files(run)
-        elif not (serving and run.previous and run.adopt(run.previous)):
+        if not run.adopt_candidate() and not (serving and run.previous and run.adopt(run.previous)):
             run.wanted()
 
     return Step(

@@ -66,13 +66,6 @@ class Connections:
             mine = names[number::_THREADS]
             threading.Thread(target=self._open_all, args=(mine,), name="axon-connect", daemon=True).start()
 
-    def await_opening(self) -> None:
-        """Wait until each server that was asked for so far has been reached, or could not be."""
-        with self._guard:
-            opening = tuple(self._opening.values())
-        for future in opening:
-            future.exception()
-
     def _open_all(self, servers: Iterable[str]) -> None:
         for server in servers:
             self._claimed(server).exception()

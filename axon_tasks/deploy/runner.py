@@ -7,7 +7,6 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from axon_tasks.commands import nginx
 from axon_tasks.deploy import plan, preview
 from axon_tasks.deploy.engine import Engine, Interruptible, Report, Step, nothing
 from axon_tasks.deploy.problems import DeployFailedError, must
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
     from axon_tasks.deploy.run import Options
     from axon_tasks.remote import BatchResult
 
-#: Seconds in which the first batches are on their way, once the servers have been reached; they work longer than that.
-_FIRST_BATCHES = 0.05
 #: Seconds in which the lock of an attempt that failed is given back.
 _GIVEN_BACK = 10.0
 
@@ -197,7 +194,6 @@ def deploy(
     Raises:
         InterruptedRunError: Ctrl-C was pressed twice.
     """
-    threading.Thread(target=_warm_up, args=(connections,), name="axon-templates", daemon=True).start()
     opened = Session(project, connections, told)
     runs = [opened.prepare(one, options, listener(one.name)) for one in environments]
     outcomes = {run.environment.name: Outcome(run.environment.name, run, not_begun(run)) for run in runs}
@@ -209,16 +205,6 @@ def deploy(
         for outcome in outcomes.values():
             outcome.run.servers.close()
     return list(outcomes.values())
-
-
-def _warm_up(connections: Connections) -> None:
-    """Import what is needed in a moment and slow: while servers work, not beside the key exchange or the first batches.
-
-    Each batch goes through several threads on its way, and an import lets each of them wait for its turn.
-    """
-    connections.await_opening()
-    time.sleep(_FIRST_BATCHES)
-    nginx.warm_up()
 
 
 def _whole(run: Deployment) -> Step:

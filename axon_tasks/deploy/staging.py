@@ -35,8 +35,6 @@ def plan_step(run: Deployment, needs: tuple[str, ...]) -> Step:
                 run.servers.perform(inspect_step(run, heals=True))
             converge(run)
         plan_release(run)
-        render_files(run)
-        _tell_broken(run)
 
     def learn(_results: Mapping[str, BatchResult]) -> Report:
         release = run.wanted()
@@ -80,16 +78,25 @@ def plan_release(run: Deployment) -> None:
 
 
 def render_files(run: Deployment) -> None:
-    """Write down what each system server's two files must be for this run's release."""
+    """Write down what each system server's two files must be for this run's release.
+
+    Those that are there already are not made anew: that would cost the import of the templates' library in each deploy.
+    """
     backends = tuple(run.backend(server) for server in run.environment.app)
     for server in run.environment.system:
-        run.files[server] = nginx.render(
-            run.environment, backends, version=run.system[server].version, slot=run.wanted().slot
-        )
+        told = run.system[server]
+        wanted = nginx.Wanted(run.environment, backends, told.version, run.wanted().slot)
+        present = nginx.Files(told.upstream, told.site)
+        is_same = all(nginx.is_made_from(text, wanted) for text in present)
+        run.files[server] = present if is_same else nginx.render(wanted)
 
 
 def stage_step(run: Deployment, needs: tuple[str, ...]) -> Step:
     """Write the candidate nginx configuration and test it on a shadow copy; the live tree is not touched."""
+
+    def prepare() -> None:
+        render_files(run)
+        _tell_broken(run)
 
     def batch(server: str) -> Batch | None:
         if not must_install(run, server):
@@ -108,6 +115,7 @@ def stage_step(run: Deployment, needs: tuple[str, ...]) -> Step:
         needs,
         servers=run.environment.system,
         reads=frozenset(f"{server}:nginx of {run.environment.name}" for server in run.environment.system),
+        prepare=prepare,
         batch=batch,
         condition="where nginx's files must change",
         timeout=lambda: SHORT,

@@ -540,8 +540,11 @@ def connect(host: str, port: int, timeout: float, note: Callable[[socket.socket]
 def _addresses(host: str, port: int, timeout: float) -> list[tuple[Any, ...]]:
     """Look a name up; the resolver knows no deadline, so it is left behind when it takes too long."""
     with contextlib.suppress(OSError, UnicodeError):
-        # An address needs no resolver, and no thread that waits for one.
-        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+        # An address needs no resolver, and no thread that waits for one. As bytes it is not encoded as a domain name
+        # either, which would import the tables of Unicode while a server is waited for.
+        return socket.getaddrinfo(
+            host.encode("ascii"), port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST
+        )
     found: list[tuple[Any, ...]] = []
     failure: list[OSError] = []
 

@@ -11,6 +11,7 @@ import subprocess
 import threading
 import time
 from contextlib import contextmanager
+from importlib import resources
 from typing import TYPE_CHECKING
 
 import pytest
@@ -29,7 +30,7 @@ BACKENDS = (nginx.Backend("10.0.0.21", (30000, 30001)), nginx.Backend("10.0.0.22
 
 def files(environment: Environment, *, slot: str = "a", version: tuple[int, ...] = (1, 22, 1)) -> nginx.Files:
     """The environment's files for both app servers."""
-    return nginx.render(environment, BACKENDS, version=version, slot=slot)
+    return nginx.render(nginx.Wanted(environment, BACKENDS, version, slot))
 
 
 def test_slots_have_one_server_line_per_app_server(project: Project) -> None:
@@ -169,7 +170,7 @@ def test_an_application_cannot_claim_to_be_another_release(project: Project, tmp
         threading.Thread(target=application.serve_forever, daemon=True).start()
         port = application.server_port
         backends = (nginx.Backend("127.0.0.1", (port, port)),)
-        made = nginx.render(project.environment("prod"), backends, version=(1, 22, 1), slot="a")
+        made = nginx.render(nginx.Wanted(project.environment("prod"), backends, (1, 22, 1), "a"))
         with through_nginx(tmp_path, made.upstream, made.site) as edge:
             client = http.client.HTTPConnection("127.0.0.1", edge, timeout=30)
             client.request("GET", nginx.PROBE_PATH, headers={"Host": project.environment("prod").domain})
@@ -242,3 +243,56 @@ def test_without_a_private_address_the_probe_uses_loopback(project: Project) -> 
         candidate(prod, bind="0.0.0.0").probe_address,
         candidate(prod).probe_address,
     )
+
+
+def wanted(environment: Environment, *, slot: str = "a") -> nginx.Wanted:
+    """What decides about the environment's files."""
+    return nginx.Wanted(environment, BACKENDS, (1, 22, 1), slot)
+
+
+def test_a_file_tells_from_what_it_was_made(project: Project) -> None:
+    """What was rendered is recognised without being rendered again, with other settings for other things, too."""
+    prod = project.environment("prod")
+    other = prod._replace(drain=prod.drain._replace(timeout=1.0), tag="v9")
+    for text in files(prod):
+        assert nginx.is_made_from(text, wanted(prod))
+        assert nginx.is_made_from(text, wanted(other, slot="b"))
+
+
+@pytest.mark.parametrize("kind", nginx.KINDS)
+def test_a_file_that_was_changed_is_recognised(project: Project, kind: str) -> None:
+    """One changed character anywhere, or no seal at all, and it is not what would be made."""
+    prod = project.environment("prod")
+    text = getattr(files(prod), kind)
+    for at in range(0, len(text), 7):
+        changed = text[:at] + ("x" if text[at] != "x" else "y") + text[at + 1 :]
+        assert not nginx.is_made_from(changed, wanted(prod)), at
+    assert not nginx.is_made_from(text + "\n", wanted(prod))
+    assert not nginx.is_made_from("", wanted(prod))
+
+
+def test_other_settings_make_other_files(project: Project) -> None:
+    """Whatever decides about the files is part of what they are made from."""
+    prod = project.environment("prod")
+    text = files(prod).site
+    for other in (
+        wanted(prod._replace(domain="other.test")),
+        wanted(prod._replace(aliases=("www.shop.test",))),
+        wanted(prod._replace(health=prod.health._replace(path="/other"))),
+        wanted(prod._replace(nginx=prod.nginx._replace(proxy_timeout=7.0))),
+        wanted(prod)._replace(backends=BACKENDS[:1]),
+        wanted(prod)._replace(version=(1, 26, 0)),
+    ):
+        assert not nginx.is_made_from(text, other), other
+
+
+def test_templates_read_nothing_that_is_not_sealed() -> None:
+    """Every setting that a template reads is one that the seal knows."""
+    place = resources.files("axon_tasks.commands") / "templates"
+    read = {
+        name
+        for kind in nginx.KINDS
+        for name in re.findall(r"\benv\.([a-z_.]+)", (place / f"{kind}.conf.j2").read_text())
+    }
+    assert "domain" in read
+    assert set() == {name for name in read if name.split(".")[0] not in nginx.SETTINGS} - {"health.path"}

@@ -45,9 +45,8 @@ STATE: dict[str, Any] = {
 
 def sound(environment: Environment) -> dict[str, str]:
     """What a healthy server prints, by the label of the section; a label that is not here prints nothing."""
-    files = nginx.render(
-        environment, (nginx.Backend("127.0.0.1", (30000, 30001)),), version=(1, 22, 1), slot="a"
-    )
+    backends = (nginx.Backend("127.0.0.1", (30000, 30001)),)
+    files = nginx.render(nginx.Wanted(environment, backends, (1, 22, 1), "a"))
     state = f"slot=a\ncurrent={RELEASE}\nrecord={json.dumps(_RECORD)}\n"
     return {
         "lock": f"slot=a\ncurrent={RELEASE}\nlocked=yes\n",

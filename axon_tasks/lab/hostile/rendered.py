@@ -118,7 +118,7 @@ def _trees(environment: Environment) -> list[tuple[Directive, ...]]:
     for way in ("slots", "reload"):
         switched = environment._replace(switch=way)
         for version in _VERSIONS:
-            files = nginx.render(switched, _BACKENDS, version=version, slot="b")
+            files = nginx.render(nginx.Wanted(switched, _BACKENDS, version, "b"))
             made += [directives(files.upstream), directives(files.site)]
     return made
 
