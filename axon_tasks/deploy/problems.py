@@ -54,6 +54,8 @@ PATTERNS = (
     Pattern(r"toomanyrequests", "the registry limits how much is pulled", "Log in to it, or wait."),
     Pattern(r"container name .* is already in use", "the container's name is taken by something else",
             "Look at it: docker ps -a; rename or remove it, then deploy again."),
+    Pattern(r"docker-proxy that Docker has left behind", "Docker has lost track of a container that had the port",
+            "Restart Docker there, which ends it (moby#25981): systemctl restart docker; then deploy again."),
     Pattern(r"port is already allocated|address already in use|is taken by", "the port is taken by something else",
             "Stop what holds it, or free the environment's ports file to have two others chosen."),
     Pattern(r"cannot assign requested address", "the server has no such address",

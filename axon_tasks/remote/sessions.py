@@ -8,7 +8,9 @@ that reads `.bashrc` adds some 100 ms. Spares have this behind them. There are t
 * a *started* shell, which costs it a process, and saves two and the start.
 
 After the login there is one of each. While the first batch runs, the second is started as
-well: a batch that follows at once finds it ready. From the second batch on, all are started.
+well: a batch that follows at once finds it ready. From the second batch on, two are started.
+Whoever begins with two batches at once says so, and gets an empty session beside two shells:
+it is a shell by the time that the first of them has answered, however quick that was.
 
 No thread waits for a spare: Paramiko's own thread notes that it is there.
 """
@@ -45,6 +47,7 @@ class Shells:
         self._spares: list[Opening] = []
         self._taken = 0
         self._wanted = 1
+        self._reserve = _SPARES
         self._closed = False
         transport.on_scarcity = self._drop_spares
 
@@ -93,12 +96,14 @@ class Shells:
             started: How many shells to have started from now on; None leaves it as it is.
         """
         with self._lock:
-            self._wanted = min(_SPARES, self._wanted if started is None else started)
+            if started is not None:
+                self._wanted = min(_SPARES, started)
+                self._reserve = self._wanted + 1
             if self._taken > 1:
                 self._wanted = _SPARES
             self._spares = [one for one in self._spares if not one.is_set() or one.usable]
             self._start_more()
-            while not self._closed and len(self._spares) < _SPARES:
+            while not self._closed and len(self._spares) < self._reserve:
                 # One more must stay free: the spare must not be what the next command has to wait for.
                 spare = self._transport.request_session(_PROGRAM if self._lacks_started() else None, spare=1)
                 if spare is None:

@@ -218,6 +218,25 @@ def test_a_port_that_somebody_else_has_taken(product: Product, prod: dict[str, A
     assert (200, "v1") == product.get()
 
 
+def test_a_port_that_docker_has_forgotten(product: Product, prod: dict[str, Any]) -> None:
+    """A docker-proxy without a container, which Docker never ends by itself, is recognised; the message says how to end it."""
+    prod["app"] = ["app1"]
+    product.serve("v1")
+    ports = product.lab.exec("app1", ["cat", f"/var/lib/axon/{product.name}/prod/ports"]).stdout.split()
+    proxy = f"docker-proxy -proto tcp -host-ip 0.0.0.0 -host-port {ports[1]} -container-ip 172.17.0.250 -container-port 3000"
+    product.lab.exec("app1", f"setsid {proxy} 3>/dev/null >/dev/null 2>&1 & sleep 0.3")
+    try:
+        code, said = failed(product, tag="v2")
+    finally:
+        product.lab.exec("app1", ["pkill", "-f", f"docker-proxy.*{ports[1]} "])
+    assert (1, True, True) == (
+        code,
+        "a docker-proxy that Docker has left" in said,
+        "restart docker" in said,
+    ), said
+    assert (200, "v1") == product.get()
+
+
 def test_a_container_name_that_somebody_else_has_taken(
     product: Product, prod: dict[str, Any], lab: Lab
 ) -> None:

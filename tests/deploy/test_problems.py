@@ -25,6 +25,7 @@ SAYINGS = [
     ("Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?", "does not run"),
     ('docker: Error response from daemon: Conflict. The container name "/shop-prod-1" is already in use by container "f".', "name is taken"),
     ("port 30000 is taken by the container other, which is not ours", "port is taken"),
+    ("port 30000 is taken by a docker-proxy that Docker has left behind", "Docker has lost track"),
     ("Bind for 10.0.0.21:30001 failed: port is already allocated", "port is taken"),
     ("no two free ports left between 30001 and 30002", "port range is full"),
     ("sudo: a password is required", "sudo refuses"),

@@ -36,10 +36,18 @@ port_holder() {
         return
     fi
     holder_hex=$(printf ':%04X' "$port")
-    if cat /proc/net/tcp /proc/net/tcp6 2>/dev/null | awk -v port="$holder_hex" \
-        '$4 == "0A" && substr($2, length($2) - 4) == port { found = 1 } END { exit !found }'; then
-        printf 'a process that is no container'
-    fi
+    cat /proc/net/tcp /proc/net/tcp6 2>/dev/null | awk -v port="$holder_hex" \
+        '$4 == "0A" && substr($2, length($2) - 4) == port { found = 1 } END { exit !found }' || return 0
+    for holder_process in /proc/[0-9]*/cmdline; do
+        # Docker can forget the proxy of a container that it has lost track of, and then never ends it (moby#25981).
+        case $(tr '\0' ' ' <"$holder_process" 2>/dev/null) in
+            *docker-proxy*" -host-port $port "*)
+                printf 'a docker-proxy that Docker has left behind'
+                return
+                ;;
+        esac
+    done
+    printf 'a process that is no container'
 }
 
 # have_network: the container's network, made if it is not there, with the labels by which cleaning up knows it.
