@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 AUDIT_LIMIT = 1_000_000
 AUDIT_KEEP = 500_000
 
+#: Releases that can be gone back to: so many records stay on a system server, and so many starts on an app server.
+RECORDS = 20
+
 #: Where shadow copies of nginx's configuration are made (sh/nginx.sh).
 _TEMPORARY = "/tmp"  # noqa: S108  (only directories of this user are touched)
 
@@ -30,7 +33,7 @@ def _place(environment: Environment) -> dict[str, str]:
 
 def states() -> str:
     """What serves and which releases are recorded, for every environment with state on a system server."""
-    return script("tell_states", ("cleanup",), axon_root=naming.STATE_ROOT)
+    return script("tell_states", ("cleanup", "records"), axon_root=naming.STATE_ROOT)
 
 
 def upstream(environment: Environment) -> str:
@@ -65,8 +68,14 @@ def free_space(*, with_docker: bool) -> str:
 
 
 def sweep_app(environment: Environment, *, dry_run: bool) -> str:
-    """Abandoned temporary files on an app server: told in a dry run, else removed."""
-    return script("sweep_state", ("cleanup",), **_place(environment), dry_run=int(dry_run))
+    """Abandoned temporary files on an app server, and how old releases were started: told in a dry run, else removed."""
+    return script(
+        "sweep_state; sweep_started",
+        ("cleanup",),
+        **_place(environment),
+        dry_run=int(dry_run),
+        started_keep=RECORDS,
+    )
 
 
 def sweep_system(environment: Environment, *, dry_run: bool) -> str:

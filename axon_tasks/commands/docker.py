@@ -2,20 +2,48 @@
 
 from __future__ import annotations
 
+import json
 import shlex
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from axon_tasks.commands import naming
 from axon_tasks.commands.shell import Var, Word, centiseconds, command, joined, script, text
 from axon_tasks.config import ImageReference
+from axon_tasks.config.images import is_digest
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from axon_tasks.commands.shell import Learnt
     from axon_tasks.config import Environment, Registry
 
 #: Fields of `docker ps`, each as JSON, so that no label or name of a foreign container can shift a column.
 PS_FIELDS = ("ID", "Names", "State", "Image", "Ports")
 PS_LABELS = ("product", "environment", "release", "slot", "port", "image", "digest")
+
+
+#: The variables of a release's scripts: what differs from one to the next.
+VARIABLES = ("release", "slot", "port", "digest")
+
+
+class Started(NamedTuple):
+    """What an app server was given to run as a release, as it has kept it.
+
+    Attributes:
+        release: The release's id.
+        reference: The image as people wrote it.
+        digest: The image's digest.
+        restart: With what it comes back after a restart of the daemon.
+        arguments: The arguments of `docker run`, with variables where releases differ.
+        checksum: The SHA-256 that the variables kept beside it must have; empty if that is not known.
+    """
+
+    release: str
+    reference: str
+    digest: str
+    restart: str
+    arguments: tuple[Word, ...]
+    checksum: str = ""
 
 
 class Candidate(NamedTuple):
@@ -30,6 +58,7 @@ class Candidate(NamedTuple):
         reference: The reference as people wrote it, with its tag; what runs is the digest, the same on every server.
         bind: The address to publish on; `0.0.0.0` if the host has no private address.
         digest: The image's digest.
+        again: What an earlier release was started with here, if this is to be the same once more.
     """
 
     environment: Environment
@@ -40,6 +69,7 @@ class Candidate(NamedTuple):
     reference: str
     bind: str
     digest: str
+    again: Started | None = None
 
     @property
     def container(self) -> str:
@@ -48,8 +78,20 @@ class Candidate(NamedTuple):
 
     @property
     def variables(self) -> dict[str, str]:
-        """What differs from one release to the next: the shell variables of its scripts."""
+        """What differs from one release to the next: the shell variables of its scripts (`VARIABLES`)."""
         return {"release": self.release, "slot": self.slot, "port": self.port, "digest": self.digest}
+
+    @property
+    def restart(self) -> str:
+        """With what it comes back after a restart of the daemon, once it has been healthy."""
+        return self.again.restart if self.again else self.environment.container.restart
+
+    @property
+    def env_file(self) -> str:
+        """The file on the server that holds its variables; empty if there is none."""
+        if self.again:
+            return f"{started_directory(self.environment)}/{self.again.release}.env"
+        return self.environment.env_file or ""
 
     @property
     def probe_address(self) -> str:
@@ -64,6 +106,11 @@ def _place(environment: Environment) -> dict[str, str]:
         "axon_root": naming.STATE_ROOT,
         "state": naming.state_directory(environment.product, environment.name),
     }
+
+
+def started_directory(environment: Environment) -> str:
+    """Where an app server keeps what its releases were started with."""
+    return f"{naming.state_directory(environment.product, environment.name)}/started"
 
 
 #: The name of a release's container in a script, from the variables that stand before it.
@@ -109,7 +156,7 @@ def reserve_ports(environment: Environment) -> str:
     )
 
 
-def pull(image: Word, registry: Registry | None, **values: str) -> str:
+def pull(image: Word, registry: Registry | None, *, if_missing: bool = False, **values: str) -> str:
     """Pull an image with credentials that exist for this command alone.
 
     The password comes on stdin, and Docker's configuration is a private directory that is removed at the end:
@@ -118,10 +165,11 @@ def pull(image: Word, registry: Registry | None, **values: str) -> str:
     Args:
         image: The reference; it may contain variables.
         registry: The login, if the registry asks for one.
+        if_missing: Whether nothing is pulled, nor asked, if the image is there already.
         values: The variables.
     """
     return script(
-        "pull_image",
+        "fetch_image" if if_missing else "pull_image",
         ("docker",),
         registry_user=registry.username if registry else "",
         registry_server=(registry.server or "") if registry else "",
@@ -141,7 +189,9 @@ def by_digest(reference: str) -> Word:
 
 
 def run_arguments(candidate: Candidate) -> list[Word]:
-    """The arguments of `docker run -d` for a candidate, without any secret: those come on stdin."""
+    """The arguments of `docker run -d` for a candidate, without any of its variables: those come on stdin."""
+    if candidate.again:
+        return list(candidate.again.arguments)
     environment, container = candidate.environment, candidate.environment.container
     labels: dict[str, Word] = {
         **container.labels,
@@ -168,9 +218,7 @@ def run_arguments(candidate: Candidate) -> list[Word]:
         arguments += ["--log-opt", f"max-file={container.log.max_file}"]
     for key, value in labels.items():
         arguments += ["--label", (f"{key}=", *((value,) if isinstance(value, str) else value))]
-    if environment.env_file:
-        arguments += ["--env-file", environment.env_file]
-    if container.env:
+    if environment.env_file or container.env:
         arguments += ["--env-file", "/dev/stdin"]
     for volume in container.volumes:
         arguments += ["--volume", volume]
@@ -196,9 +244,83 @@ def recorded_arguments(candidate: Candidate) -> list[str]:
     return [text(one, candidate.variables) for one in run_arguments(candidate)]
 
 
-def env_text(environment: Environment) -> str:
-    """The variables of `container.env` as the text of an env-file, for the section's stdin."""
-    return "".join(f"{name}={value.reveal()}\n" for name, value in environment.container.env.items())
+def env_text(candidate: Candidate) -> str:
+    """The variables of `container.env` as the text of an env-file, for the section's stdin; empty for what is run again."""
+    if candidate.again:
+        return ""
+    return "".join(
+        f"{name}={value.reveal()}\n" for name, value in candidate.environment.container.env.items()
+    )
+
+
+def _kept(candidate: Candidate) -> Word:
+    """What a server keeps of a start, as one line of JSON in which the shell fills in the digest."""
+    words: list[Any] = [
+        one
+        if isinstance(one, str)
+        else [{"var": part.name} if isinstance(part, Var) else part for part in one]
+        for one in run_arguments(candidate)
+    ]
+    told = {"image": candidate.reference, "restart": candidate.restart, "run": words}
+    return ('{"digest": "', Var("digest"), '", ', json.dumps(told)[1:])
+
+
+def parse_started(release: str, line: str) -> Started | None:
+    """Read what a server has kept of a start.
+
+    Args:
+        release: The release's id.
+        line: What stands in the file.
+
+    Returns:
+        What was started, or None if that is not what was written.
+    """
+    try:
+        told = json.loads(line)
+        words = tuple(_word(one) for one in _list(told["run"]))
+        reference, digest, restart = (told[key] for key in ("image", "digest", "restart"))
+        ImageReference.parse(reference)
+        fits = words and is_digest(digest) and isinstance(restart, str)
+    except (ValueError, RecursionError, TypeError, KeyError, AttributeError):
+        return None
+    return Started(release, reference, digest, restart, words) if fits else None
+
+
+def _list(value: object) -> list[object]:
+    if not isinstance(value, list):
+        raise ValueError("no list")  # noqa: TRY004  (what a server has kept is a value, not a type)
+    return value
+
+
+def _word(one: object) -> Word:
+    """One argument as it was kept.
+
+    Raises:
+        ValueError: It is none.
+    """
+    if isinstance(one, str):
+        return _text(one)
+    return tuple(Var(_variable(part)) if isinstance(part, dict) else _text(part) for part in _list(one))
+
+
+def _text(part: object) -> str:
+    if not isinstance(part, str) or "\0" in part:
+        raise ValueError("no text")
+    return part
+
+
+def _variable(part: Mapping[str, object]) -> str:
+    name = part["var"]
+    if not isinstance(name, str) or name not in VARIABLES:
+        raise ValueError("no variable")
+    return name
+
+
+def started(environment: Environment) -> str:
+    """What this server has kept of its releases' starts, one line each; `parse_started` reads it."""
+    return script(
+        "tell_started", ("start",), state=naming.state_directory(environment.product, environment.name)
+    )
 
 
 def _timing(environment: Environment) -> dict[str, str | float]:
@@ -232,6 +354,9 @@ def start(candidate: Candidate) -> str:
         **_timing(candidate.environment),
         **candidate.variables,
         container=_CONTAINER,
+        env_file=candidate.env_file,
+        env_checksum=candidate.again.checksum if candidate.again else "",
+        kept=_kept(candidate),
     )
 
 
@@ -244,7 +369,7 @@ def restart_policy(candidate: Candidate) -> str:
         environment=candidate.environment.name,
         release=candidate.release,
         container=_CONTAINER,
-        restart=candidate.environment.container.restart,
+        restart=candidate.restart,
     )
 
 
@@ -308,3 +433,9 @@ def remove_release(environment: Environment, release: str, *, drain: bool = Fals
 def retire(environment: Environment, container_ids: tuple[str, ...] | Learnt) -> str:
     """Drain, stop and remove the named containers; explicit ids, never "everything but the new one"."""
     return script("retire_all", ("drain",), **_timing(environment), containers=joined(container_ids))
+
+
+def hold_back(environment: Environment) -> str:
+    """Keep running what the jobs that were ended were to retire, and say of what it is too late."""
+    place = naming.state_directory(environment.product, environment.name)
+    return script("hold_back", ("drain",), jobs=f"{place}/jobs", restart=environment.container.restart)

@@ -30,6 +30,23 @@ def write_release(environment: Environment, release: str, record: Mapping[str, A
     )
 
 
+def note_release(environment: Environment, release: str, record: Mapping[str, Any]) -> str:
+    """Keep the record of a release that does not serve."""
+    return script(
+        "note_release", ("records",), state=_state(environment), release=release, record=text(record)
+    )
+
+
+def state(environment: Environment) -> str:
+    """The slot that serves by the flag, the current release, and every record."""
+    return script('tell_state "$state"', ("records",), state=_state(environment))
+
+
+def audit_log(environment: Environment, lines: int) -> str:
+    """The last lines of the audit log."""
+    return script("tell_audit", ("records",), state=_state(environment), audit_lines=lines)
+
+
 def settle_journal(environment: Environment) -> str:
     """Complete what the journal of a run that did not come back speaks of, and remove it."""
     return script("settle_journal", ("records",), state=_state(environment))

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 
 from axon_tasks.commands import cleanup, docker, lock
 from axon_tasks.deploy import background, facts, leftovers, locking, owner
+from axon_tasks.deploy.history import State, parse_states
 from axon_tasks.deploy.hold import Hold
-from axon_tasks.deploy.leftovers import Item, Left, State, Truth, plain
+from axon_tasks.deploy.leftovers import Item, Left, Truth, plain
 from axon_tasks.errors import AxonError, LockedError, UnreachableError
 from axon_tasks.remote import Batch, Fleet, jobs, sanitize
 
@@ -29,14 +30,14 @@ if TYPE_CHECKING:
 
 #: Seconds for a look, and for a removal beside the drains.
 LOOK, ACT = 120.0, 600.0
-#: Release records that stay on a system server, and runs that stay on this machine.
-RECORDS, RUNS = 20, 50
+#: Runs that stay on this machine.
+RUNS = 50
 #: Locks that are held over one connection: fewer than its sessions (remote.transport.MAX_SESSIONS), because the look and
 #: the removal go over the first one while the locks are held.
 _LOCKS = 5
 
 _TOLD = re.compile(
-    r"(removed|found|failed)=(container|image|network|job|staging|record|audit) (\S+)(?: (.*))?"
+    r"(removed|found|failed)=(container|image|network|job|staging|record|start|audit) (\S+)(?: (.*))?"
 )
 
 
@@ -299,7 +300,7 @@ class _Decision:
 
     def __post_init__(self) -> None:
         self.states = {
-            server: leftovers.parse_states(result["states"].stdout)
+            server: parse_states(result["states"].stdout)
             for server, result in self.looks.items()
             if "states" in result and result["states"].ok
         }
@@ -351,7 +352,7 @@ class _Decision:
             if f"jobs {one.name}" in result:
                 items += _pruned(server, one.name, result[f"jobs {one.name}"].stdout)
             if server in one.system and server in self.states:
-                items += leftovers.records(server, one, self._state(server, one), RECORDS)
+                items += leftovers.records(server, one, self._state(server, one), cleanup.RECORDS)
         return list({(one.kind, one.target): one for one in items}.values())
 
     def _docker(self, server: str) -> tuple[list[Item], list[Left]]:
@@ -474,7 +475,7 @@ def _remove_of(batch: Batch, server: str, one: Environment, mine: Sequence[Item]
     if "job" in kinds:
         script = jobs.prune_script(background.directory(one), options.days)
         batch.add(script, label=f"jobs {one.name}")
-    if server in one.app and "staging" in kinds:
+    if server in one.app and {"staging", "start"} & kinds:
         batch.add(cleanup.sweep_app(one, dry_run=False), label=f"app {one.name}")
     if server in one.system and {"staging", "audit"} & kinds:
         batch.add(cleanup.sweep_system(one, dry_run=False), label=f"system {one.name}", sudo=True)

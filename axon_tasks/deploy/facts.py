@@ -89,6 +89,11 @@ class Container(NamedTuple):
     digest: str
 
 
+def is_container(text: str) -> bool:
+    """Whether a text can be a container's full id."""
+    return _ID.fullmatch(text) is not None
+
+
 def parse_containers(server: str, text: str, environment: Environment) -> tuple[Container, ...]:
     """Select this environment's containers: by exact labels, or by AXON's exact name where there are none."""
     ours = []
@@ -163,6 +168,20 @@ def parse_ports(server: str, text: str) -> tuple[int, int] | None:
     if not all(0 < port <= MAX_PORT for port in ports):
         raise _unexpected(server, "the reserved ports", text)
     return ports
+
+
+def parse_checksum(server: str, text: str) -> str:
+    """The SHA-256 of the variables with which something was started."""
+    told = checksum_of(pairs(text))
+    if not told:
+        raise _unexpected(server, "the start", text)
+    return told
+
+
+def checksum_of(values: object) -> str:
+    """The SHA-256 of variables in what was told or recorded of a start; empty if there is none."""
+    told = values.get("environment") if isinstance(values, dict) else None
+    return told if isinstance(told, str) and re.fullmatch(r"[0-9a-f]{64}", told, re.ASCII) else ""
 
 
 def parse_env_file(server: str, text: str) -> str:

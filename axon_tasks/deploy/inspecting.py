@@ -15,14 +15,23 @@ from axon_tasks.errors import AxonError, StepFailedError
 from axon_tasks.remote import Batch
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from axon_tasks.deploy.run import Deployment
     from axon_tasks.remote import BatchResult
 
 
+def _nothing_more(_server: str, _batch: Batch) -> None:
+    """What an inspection asks besides, if that is nothing."""
+
+
 def inspect_step(
-    run: Deployment, needs: tuple[str, ...] = (), *, reserve: bool = True, heals: bool = False
+    run: Deployment,
+    needs: tuple[str, ...] = (),
+    *,
+    reserve: bool = True,
+    heals: bool = False,
+    before: Callable[[str, Batch], None] = _nothing_more,
 ) -> Step:
     """Ask all servers at the same time: what serves, what runs, what is missing.
 
@@ -31,11 +40,13 @@ def inspect_step(
         needs: The steps before it.
         reserve: Whether app servers may choose their two ports; without it nothing is changed.
         heals: Whether the plan goes on to make system servers agree; otherwise it is a failure if they do not.
+        before: Adds what a server is asked first, in the same script.
     """
     environment = run.environment
 
     def batch(server: str) -> Batch:
         asked = Batch("inspect")
+        before(server, asked)
         if server in environment.system:
             _ask_system(run, asked)
         if server in environment.app:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import datetime as dt
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from axon_tasks.commands import naming, nginx
 from axon_tasks.deploy import facts
+from axon_tasks.deploy.history import is_release
 from axon_tasks.errors import AxonError
 
 if TYPE_CHECKING:
@@ -17,14 +18,12 @@ if TYPE_CHECKING:
 
     from axon_tasks.config import Environment
     from axon_tasks.deploy.facts import Container
+    from axon_tasks.deploy.history import State
 
 _ID = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _IMAGE_ID = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
-_RELEASE = re.compile(r"[0-9]{1,18}", re.ASCII)
 #: States of a container that has ended or never began (`docker ps`, filter status).
 _STOPPED = frozenset({"created", "exited", "dead"})
-
-Place = tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class Item:
     Attributes:
         server: The server it is on; empty for this machine.
         environment: Whose it is; empty for what several share.
-        kind: `container`, `image`, `network`, `job`, `staging`, `record`, `audit` or `run`.
+        kind: `container`, `image`, `network`, `job`, `staging`, `record`, `start`, `audit` or `run`.
         target: What a command acts on: an id or a path.
         name: How people know it.
         size: Bytes, as far as they are known.
@@ -63,39 +62,6 @@ class Left:
 
 
 @dataclass(frozen=True)
-class State:
-    """What one system server knows of one environment.
-
-    Attributes:
-        slot: The slot that the flag selects.
-        current: The id of the release that was recorded last, or empty.
-        records: The records by release id; one that cannot be read is empty.
-    """
-
-    slot: str = "a"
-    current: str = ""
-    records: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-
-    @property
-    def kept(self) -> frozenset[str]:
-        """The current release and the one before it.
-
-        Which one that is depends on whether the last change was a deploy or a rollback to an older release, so both the
-        next older one and the newest other one count.
-        """
-        others = [one for one in self.records if one != self.current]
-        older = [one for one in others if self.current and int(one) < int(self.current)]
-        newest = [max(group, key=int) for group in (others, older) if group]
-        return frozenset(one for one in (self.current, *newest) if one)
-
-    def digests(self) -> Iterator[str]:
-        """The images that the kept releases run, by digest, or by name where a record has no digest."""
-        for release in self.kept:
-            record = self.records.get(release, {})
-            yield from (str(record[key]) for key in ("digest", "image") if record.get(key))
-
-
-@dataclass(frozen=True)
 class Truth:
     """What is certain of an environment after all of its system servers have been asked.
 
@@ -114,42 +80,6 @@ class Truth:
     ports: frozenset[int] = frozenset()
     doubt: str = ""
     images_doubt: str = ""
-
-
-def parse_states(text: str) -> dict[Place, State]:
-    """Read the states of a system server, by product and environment."""
-    found: dict[Place, State] = {}
-    place: Place | None = None
-    for line in text.split("\n"):
-        key, _, value = line.partition("=")
-        if key == "state":
-            product, slash, environment = value.partition("/")
-            place = (product, environment) if slash else None
-            if place:
-                found[place] = State()
-        elif place:
-            found[place] = _with(found[place], key, value)
-    return found
-
-
-def _with(state: State, key: str, value: str) -> State:
-    if key == "slot" and value in naming.SLOTS:
-        return State(value, state.current, state.records)
-    if key == "current" and _RELEASE.fullmatch(value):
-        return State(state.slot, value, state.records)
-    if key == "release":
-        release, _, text = value.partition(" ")
-        if _RELEASE.fullmatch(release):
-            return State(state.slot, state.current, {**state.records, release: _object(text)})
-    return state
-
-
-def _object(text: str) -> Mapping[str, Any]:
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
 
 
 def truth(environment: Environment, states: Mapping[str, State], upstreams: Mapping[str, str]) -> Truth:
@@ -338,7 +268,7 @@ def _verdict(  # noqa: PLR0911  (one return per rule reads best)
         return f"the previous release still runs, and {retire}" if detail.status == "running" else "keep"
     if known.doubt:
         return known.doubt
-    if not _RELEASE.fullmatch(one.release):
+    if not is_release(one.release):
         return f"its release {one.release!a} is none of this tool"
     if detail.status in _STOPPED:
         return "remove"

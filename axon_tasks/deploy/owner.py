@@ -108,12 +108,12 @@ def parse(told: str) -> Owner:
     values = _values(text)
     token = values.get("token")
     return Owner(
-        who=_text(values, "who"),
-        host=_text(values, "host"),
+        who=text_of(values, "who"),
+        host=text_of(values, "host"),
         pid=_number(values, "pid"),
-        command=_text(values, "command"),
-        since=_text(values, "since"),
-        run=_text(values, "run"),
+        command=text_of(values, "command"),
+        since=text_of(values, "since"),
+        run=text_of(values, "run"),
         token=token if isinstance(token, str) and _TOKEN.fullmatch(token) else "",
         fence=_number(values, "fence"),
         seconds=seconds,
@@ -136,7 +136,8 @@ def _values(text: str) -> Mapping[str, Any]:
     return values if isinstance(values, dict) else {}
 
 
-def _text(values: Mapping[str, Any], key: str) -> str:
+def text_of(values: Mapping[str, Any], key: str) -> str:
+    """A text that somebody else wrote, safe to print, on one line and not endless; empty if it is none."""
     value = values.get(key)
     if not isinstance(value, str):
         return ""

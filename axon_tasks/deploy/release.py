@@ -38,13 +38,25 @@ class Release(NamedTuple):
         last = self.reference.rsplit("/", 1)[-1]
         return last.partition(":")[2].partition("@")[0] or last
 
-    def record(self, *, action: str, commit: str, arguments: Mapping[str, list[str]]) -> dict[str, Any]:
-        """The record as it is kept: enough to run exactly this again, and nothing secret.
+    def record(
+        self,
+        *,
+        action: str,
+        commit: str,
+        arguments: Mapping[str, list[str]],
+        environments: Mapping[str, str],
+        seconds: float,
+        of: str = "",
+    ) -> dict[str, Any]:
+        """The record as it is kept, with nothing secret in it.
 
         Args:
-            action: What made it: `deploy`.
+            action: What made it: `deploy` or `rollback`.
             commit: The git commit of the working directory, or empty.
-            arguments: The arguments of `docker run`, per app server; secrets travel on stdin and are not in them.
+            arguments: The arguments of `docker run`, per app server; variables travel on stdin and are not in them.
+            environments: SHA-256 of the variables, per app server.
+            seconds: From the start of the run until it was about to switch.
+            of: The release whose settings this one runs with, if it is not new.
         """
         return {
             "id": self.id,
@@ -52,10 +64,18 @@ class Release(NamedTuple):
             "digest": self.digest,
             "slot": self.slot,
             "servers": {
-                server: {"container": name, "port": int(self.ports[server]), "run": arguments.get(server, [])}
+                server: {
+                    "container": name,
+                    "port": int(self.ports[server]),
+                    "run": arguments.get(server, []),
+                    "environment": environments.get(server, ""),
+                }
                 for server, name in self.containers.items()
             },
             "action": action,
+            **({"of": of} if of else {}),
+            "outcome": "ok",
+            "seconds": round(seconds, 2),
             "git_commit": commit,
             "deployed_by": who(),
             "deployed_at": utc_now(),

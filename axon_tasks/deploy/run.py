@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import secrets
+import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from axon_tasks.commands import docker, naming, nginx
 from axon_tasks.config import ImageReference
@@ -53,6 +54,26 @@ class Options:
     token: str = field(default_factory=lambda: secrets.token_hex(4))
 
 
+class Again(NamedTuple):
+    """An earlier release that is to serve once more, exactly as it ran.
+
+    Attributes:
+        release: Its id.
+        record: Its record.
+        kept: What each app server had been given to run.
+        instant: Whether it still runs everywhere: then nothing has to be started.
+        instead_of: The release that it takes over from.
+        replaced: The record of that.
+    """
+
+    release: str
+    record: Mapping[str, Any]
+    kept: Mapping[str, docker.Started]
+    instant: bool
+    instead_of: str
+    replaced: Mapping[str, Any]
+
+
 @dataclass
 class Deployment:
     """The state of one run. Each step fills in what it learns, and nothing is asked twice.
@@ -67,6 +88,9 @@ class Deployment:
         preview: Nothing was asked: what servers would tell is only named.
         record: What is written down about the release of this run, once it is known.
         split: The slot that each system server sends traffic to, where they differ.
+        environments: SHA-256 of the variables of what was started, by app server.
+        again: What is rolled back to; None for a deploy.
+        began: When the run began (`time.monotonic`).
     """
 
     project: Project
@@ -92,6 +116,9 @@ class Deployment:
     record: dict[str, Any] | None = None
     split: dict[str, str] = field(default_factory=dict)
     files: dict[str, nginx.Files] = field(default_factory=dict)
+    environments: dict[str, str] = field(default_factory=dict)
+    again: Again | None = None
+    began: float = field(default_factory=time.monotonic)
 
     @property
     def reference(self) -> str:
@@ -147,6 +174,7 @@ class Deployment:
             reference=release.reference,
             bind=host.private_address or "0.0.0.0",  # noqa: S104  (without a private address nginx comes from outside)
             digest=release.digest,
+            again=self.again.kept.get(server) if self.again else None,
         )
 
     def serving(self) -> tuple[facts.Container, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from dataclasses import dataclass, field, replace
@@ -10,9 +11,10 @@ from typing import TYPE_CHECKING
 from axon_tasks.deploy import plan, preview
 from axon_tasks.deploy.engine import Engine, Interruptible, Report, Step, nothing
 from axon_tasks.deploy.problems import DeployFailedError, must
-from axon_tasks.deploy.run import Deployment
+from axon_tasks.deploy.run import SHORT, Deployment
 from axon_tasks.deploy.servers import Servers, ServersFailedError, flatten
 from axon_tasks.deploy.starting import undo_limit
+from axon_tasks.deploy.switching import failure_batch
 from axon_tasks.errors import AfterSwitchError, AxonError, UnreachableError
 
 if TYPE_CHECKING:
@@ -99,7 +101,10 @@ class Session:
             raise
         finally:
             run.servers.ended("ok" if not engine.result.errors else "failed")
-        return verdict(run, result)
+        error = verdict(run, result)
+        if error is not None and any(step.name == "record" and step.needs == ("switch",) for step in steps):
+            note_failure(run, error)
+        return error
 
     def drive(self, engine: Engine) -> Result:
         """Run an engine that `interrupt` reaches, also if it was called before."""
@@ -325,6 +330,19 @@ def verdict(run: Deployment, result: Result) -> AxonError | None:
     if run.switched:
         errors = [_after_switch(error) for error in errors]
     return DeployFailedError(flatten([*errors, *left]), told)
+
+
+def note_failure(run: Deployment, error: AxonError) -> None:
+    """Have the history tell of a release that never served; the failure itself is told in any case."""
+    new = run.again is None or not run.again.instant
+    if run.switched or run.uncertain or run.release is None or not new:
+        return
+    batch = failure_batch(run, error)
+    with contextlib.suppress(AxonError):
+        run.servers.each(
+            (server for server in run.environment.system if server not in run.servers.failed),
+            lambda server: run.servers.run(server, batch, timeout=SHORT, abortable=False),
+        )
 
 
 def undo(run: Deployment, begun: Sequence[Step]) -> list[AxonError]:

@@ -18,23 +18,39 @@ from axon_tasks.errors import StepFailedError
 from axon_tasks.remote import Batch, sanitize
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from axon_tasks.deploy.run import Deployment
     from axon_tasks.remote import BatchResult
 
 
-def plan_step(run: Deployment, needs: tuple[str, ...]) -> Step:
-    """Decide the release: its id, its slot, its ports. Nothing is sent, unless somebody else was faster."""
+def plan_step(
+    run: Deployment,
+    needs: tuple[str, ...],
+    *,
+    decide: Callable[[], None] | None = None,
+    look: Callable[[], Step] | None = None,
+) -> Step:
+    """Decide the release: its id, its slot, its ports. Nothing is sent, unless somebody else was faster.
+
+    Args:
+        run: The run.
+        needs: The steps before it.
+        decide: What decides; by default a new release of the image that was asked for is.
+        look: The inspection, to do it again; by default the one of a deploy.
+    """
 
     def prepare() -> None:
         must_hold(run)
         if run.under_lock:
             # The inspection did not wait for the lock; whoever had it may have changed what was seen.
             if is_between(run) or outdated(run):
-                run.servers.perform(inspect_step(run, heals=True))
+                run.servers.perform(look() if look else inspect_step(run, heals=True))
             converge(run)
-        plan_release(run)
+        if decide:
+            decide()
+        else:
+            new_release(run, reference=run.reference)
 
     def learn(_results: Mapping[str, BatchResult]) -> Report:
         release = run.wanted()
@@ -59,8 +75,14 @@ def _tell_broken(run: Deployment) -> None:
             )
 
 
-def plan_release(run: Deployment) -> None:
-    """Decide the release's id, slot, ports and containers from what the inspection found."""
+def new_release(run: Deployment, *, reference: str, digest: str = "") -> None:
+    """Decide the release's id, slot, ports and containers from what the inspection found.
+
+    Args:
+        run: The run.
+        reference: The image, as people write it.
+        digest: Its digest, where that is known before it has been pulled.
+    """
     told = [one.release for app in run.app.values() for one in app.containers]
     told += [one.current for one in run.system.values()]
     known = [found for one in told if (found := number(one)) is not None]
@@ -69,8 +91,8 @@ def plan_release(run: Deployment) -> None:
     name = naming.container_name(run.environment.product, run.environment.name, identity)
     run.release = Release(
         id=identity,
-        reference=run.reference,
-        digest="",
+        reference=reference,
+        digest=digest,
         slot=slot,
         containers=dict.fromkeys(run.environment.app, name),
         ports={one: str(run.backend(one).ports[naming.SLOTS.index(slot)]) for one in run.environment.app},

@@ -66,11 +66,35 @@ def pull_step(run: Deployment, needs: tuple[str, ...] = ()) -> Step:
     )
 
 
-def _pull_batch(run: Deployment, image: Word, **values: str) -> Batch:
+def fetch_step(run: Deployment, needs: tuple[str, ...]) -> Step:
+    """Have the image of an earlier release on every app server, by its digest: its tag may be another one's by now."""
+
+    def batch(_server: str) -> Batch:
+        release = run.wanted()
+        image = docker.by_digest(release.reference)
+        return _pull_batch(run, image, if_missing=True, digest=release.digest)
+
+    return Step(
+        "fetch",
+        "have the image of that release on every app server, by its digest",
+        needs,
+        servers=run.environment.app,
+        changes=_things(run, "images"),
+        batch=batch,
+        fail_fast=True,
+        timeout=lambda: PULL,
+        check=lambda server, result: _check_pull(server, run.wanted().digest, result),
+        learn=lambda results: Report(f"{run.wanted().digest[:19]}… is there", durations(results)),
+    )
+
+
+def _pull_batch(run: Deployment, image: Word, *, if_missing: bool = False, **values: str) -> Batch:
     registry = run.environment.registry
     batch = Batch("pull")
     batch.add(
-        docker.pull(image, registry, **values), label="pull", stdin=registry.password if registry else None
+        docker.pull(image, registry, if_missing=if_missing, **values),
+        label="pull",
+        stdin=registry.password if registry else None,
     )
     return batch.add(docker.digests(image, **values), label="digest")
 
@@ -160,7 +184,7 @@ def _start_batch(run: Deployment, server: str) -> Batch:
         made.add(docker.clear_slot(candidate, now=run.options.now), label="slot")
     if run.environment.container.network:
         made.add(docker.have_network(run.environment), label="network")
-    text = docker.env_text(run.environment)
+    text = docker.env_text(candidate)
     return made.add(docker.start(candidate), label="start", stdin=Secret(text) if text else None)
 
 
@@ -170,6 +194,7 @@ def _check_start(run: Deployment, server: str, result: BatchResult) -> None:
         if label in result:
             container = run.candidate(server).container
             must(server, doing.get(label, f"starting {container}"), result[label])
+    run.environments[server] = parse.parse_checksum(server, result["start"].stdout)
 
 
 def _occupied(run: Deployment, server: str) -> bool:

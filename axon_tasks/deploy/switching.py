@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 from axon_tasks.commands import docker, nginx, records
@@ -9,8 +10,9 @@ from axon_tasks.commands.shell import Learnt
 from axon_tasks.deploy import background, problems
 from axon_tasks.deploy.converging import towards
 from axon_tasks.deploy.engine import Report, Step
+from axon_tasks.deploy.history import FAILED, GOOD, ROLLED_BACK
 from axon_tasks.deploy.locking import must_hold
-from axon_tasks.deploy.release import git_commit
+from axon_tasks.deploy.release import git_commit, utc_now, who
 from axon_tasks.deploy.run import SHORT, durations
 from axon_tasks.deploy.servers import ServersFailedError, flatten
 from axon_tasks.deploy.staging import managed_files, must_install
@@ -20,7 +22,7 @@ from axon_tasks.remote import Batch, jobs, sanitize
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from axon_tasks.deploy.run import Deployment
+    from axon_tasks.deploy.run import Again, Deployment
     from axon_tasks.remote import BatchResult
 
 #: Exit statuses of the switch script after which the new state is not the old one (see commands/sh/switch.sh).
@@ -168,7 +170,12 @@ def record_step(run: Deployment, needs: tuple[str, ...]) -> Step:
         record = _record(run)
         made = Batch("record", sudo=True)
         made.add(records.write_release(run.environment, release.id, record), label="record")
-        return made.add(records.audit(run.environment, record), label="audit")
+        if run.again and run.again.replaced:
+            taken_back = {**run.again.replaced, "outcome": ROLLED_BACK}
+            made.add(
+                records.note_release(run.environment, run.again.instead_of, taken_back), label="rolled back"
+            )
+        return made.add(records.audit(run.environment, _line(run, record)), label="audit")
 
     def check(server: str, result: BatchResult) -> None:
         for section in result.failed:
@@ -193,12 +200,55 @@ def _record(run: Deployment) -> dict[str, Any] | Learnt:
     if run.preview:
         return Learnt("record", "plan")
     if run.record is None:
-        release = run.wanted()
-        arguments = {
-            server: docker.recorded_arguments(run.candidate(server)) for server in release.containers
-        }
-        run.record = release.record(action="deploy", commit=git_commit(run.project.root), arguments=arguments)
+        run.record = _returned(run.again) if run.again and run.again.instant else _new_record(run)
     return run.record
+
+
+def _new_record(run: Deployment) -> dict[str, Any]:
+    release, again = run.wanted(), run.again
+    arguments = {server: docker.recorded_arguments(run.candidate(server)) for server in release.containers}
+    return release.record(
+        action="rollback" if again else "deploy",
+        commit=str(again.record.get("git_commit", "")) if again else git_commit(run.project.root),
+        arguments=arguments,
+        environments=run.environments,
+        seconds=time.monotonic() - run.began,
+        of=again.release if again else "",
+    )
+
+
+def failure_batch(run: Deployment, error: AxonError) -> Batch:
+    """Note on a system server that a release never served, and why: the record of a failed deploy.
+
+    Args:
+        run: The run; its release is known.
+        error: Why it failed.
+    """
+    record = {**_new_record(run), "outcome": FAILED, "error": error.summary.splitlines()[0][:300]}
+    made = Batch("record", sudo=True)
+    made.add(records.note_release(run.environment, run.wanted().id, record), label="record")
+    line = {**record, "action": f"{record['action']}-failed"}
+    return made.add(records.audit(run.environment, line), label="audit")
+
+
+def _returned(again: Again) -> dict[str, Any]:
+    """The record of a release that serves once more without having been started anew."""
+    event = {"instead_of": again.instead_of, "by": who(), "at": utc_now()}
+    return {**again.record, "id": again.release, "outcome": GOOD, "returned": event}
+
+
+def _line(run: Deployment, record: dict[str, Any] | Learnt) -> dict[str, Any] | Learnt:
+    """What the audit log says: who did it now."""
+    if isinstance(record, Learnt) or "returned" not in record:
+        return record
+    returned = record["returned"]
+    return {
+        "deployed_at": returned["at"],
+        "deployed_by": returned["by"],
+        "action": "rollback",
+        "id": run.wanted().id,
+        "image": run.wanted().reference,
+    }
 
 
 def _unrecorded(run: Deployment, server: str, why: str) -> AfterSwitchError:

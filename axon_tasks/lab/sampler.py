@@ -48,6 +48,9 @@ _DOCKERS_OWN = re.compile(
     r"|/run/(?:docker/)?(?:containerd|runtime-runc)/\S*/[0-9a-f]{64}/(?:config|state)\.json$"
 )
 
+#: Where an app server keeps the variables of a release, for a rollback; only its owner may read the file.
+_KEPT = re.compile(r"/var/lib/axon/[^/]+/[^/]+/started/\.?[0-9]+\.env(?:\.[0-9]+)?$")
+
 
 @dataclass(frozen=True)
 class Watched:
@@ -230,10 +233,16 @@ def search(
     for root in roots:
         for path in _files(str(root), left_out, since):
             for secret, form in _find_in(path, needles):
-                dockers = needles.secrets[secret].of_application and _DOCKERS_OWN.search(path)
-                if not dockers:
+                if not (needles.secrets[secret].of_application and _may_hold_variables(path)):
                     leaks[Leak(secret, form, path)] = None
     return list(leaks)
+
+
+def _may_hold_variables(path: str) -> bool:
+    """Whether a file is one of those that hold an application's variables, and nobody but its owner may read it."""
+    if _DOCKERS_OWN.search(path):
+        return True
+    return _KEPT.search(path) is not None and not os.lstat(path).st_mode & 0o077
 
 
 def _files(root: str, left_out: set[str], since: float) -> Iterator[str]:

@@ -237,37 +237,63 @@ def cancel_script(directory: str, job_id: str, *, grace: float = 10.0, lines: in
         UsageError: If the directory or the id cannot be one.
     """
     where = _quoted(directory, job_id)
+    return f"""\
+{_LOOK}{_cancel(grace)}[ -d {where} ] || exit {NO_SUCH_JOB}
+_axon_look {where}
+[ "$_axon_state" != running ] || _axon_cancel {where}
+_axon_show {where} {int(lines)}"""
+
+
+def cancel_all_script(directory: str, prefix: str, *, grace: float = 10.0) -> str:
+    """Give the text that ends every job that runs now and whose id begins with a prefix, and shows each of them.
+
+    Args:
+        directory: Where the jobs are; if it is not there, there are none.
+        prefix: How their ids begin.
+        grace: Seconds between TERM and KILL.
+
+    Raises:
+        UsageError: If the directory or the prefix cannot be one.
+    """
+    return f"""\
+{_LOOK}{_cancel(grace)}for _axon_dir in {_quoted(directory, prefix)}*/; do
+_axon_dir=${{_axon_dir%/}}
+_axon_look "$_axon_dir"
+[ "$_axon_state" != running ] || {{ _axon_cancel "$_axon_dir"; _axon_show "$_axon_dir" 0; }}
+done"""
+
+
+def _cancel(grace: float) -> str:
+    """Give the function `_axon_cancel DIR`, which ends a job that runs; it comes after `_LOOK`."""
     # The session is everything that the job has started; the recorder leads it and must live to write rc. The last
     # KILL is for what was started while the first signals went round: a shell goes on when its child has been hit.
     return f"""\
-{_LOOK}_axon_signal() {{
+_axon_signal() {{
 for _axon_entry in /proc/[0-9]*; do
 {{ read -r _axon_stat <"$_axon_entry/stat"; }} 2>/dev/null || continue
 set -- "$1" ${{_axon_stat##*) }}
 [ "$5" != "$_axon_leader" ] || [ "${{_axon_entry#/proc/}}" = "$_axon_leader" ] || kill -s "$1" "${{_axon_entry#/proc/}}" 2>/dev/null
 done
 }}
-[ -d {where} ] || exit {NO_SUCH_JOB}
-_axon_look {where}
-if [ "$_axon_state" = running ]; then
+_axon_cancel() {{
 _axon_leader=$_axon_pid
 _axon_signal TERM
 _axon_tries={max(1, int(grace * 10))}
-while [ "$_axon_tries" -gt 0 ] && _axon_look {where} && [ "$_axon_state" = running ]; do
+while [ "$_axon_tries" -gt 0 ] && _axon_look "$1" && [ "$_axon_state" = running ]; do
 _axon_tries=$(( _axon_tries - 1 ))
 sleep 0.1 2>/dev/null || {{ sleep 1; _axon_tries=$(( _axon_tries - 9 )); }}
 done
-_axon_look {where}
+_axon_look "$1"
 [ "$_axon_state" != running ] || _axon_signal KILL
 for _axon_try in 1 2 3 4 5 6 7 8 9 10; do
-_axon_look {where}
+_axon_look "$1"
 [ "$_axon_state" = running ] || break
 _axon_signal KILL
 sleep 0.1 2>/dev/null || sleep 1
 done
 _axon_signal KILL
-fi
-_axon_show {where} {int(lines)}"""
+}}
+"""
 
 
 def prune_script(directory: str, days: float, *, dry_run: bool = False) -> str:

@@ -21,6 +21,7 @@ _KINDS = {
     "job": "ended jobs",
     "staging": "temporary files",
     "record": "release records",
+    "start": "kept starts of releases",
     "audit": "audit logs shortened",
     "run": "old runs",
 }

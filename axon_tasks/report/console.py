@@ -133,6 +133,9 @@ def summary(run: Deployment, seconds: float) -> str:
     scheme = "https" if run.environment.tls else "http"
     where = f"{scheme}://{run.environment.domain} (release {release.id}, slot {release.slot})"
     lines = [f"Done in {seconds:.2f} s: {release.reference} serves {where}"]
+    if run.again:
+        how = "it still ran" if run.again.instant else f"started as release {run.again.release} was"
+        lines.append(f"Rolled back from release {run.again.instead_of}; {how}.")
     if run.retired:
         lines.append("The release before it has been removed.")
     elif run.retiring:

@@ -44,6 +44,7 @@ def namespace() -> Collection:
         lab,
         lock,
         prove,
+        releases,
         steps,
         timeline,
         usage,
@@ -52,7 +53,14 @@ def namespace() -> Collection:
     guard.install()
     usage.install()
     collection = Collection(
-        deploy.deploy, timeline.timeline, cleanup.cleanup, demo.demo, bench.bench, prove.prove
+        deploy.deploy,
+        releases.rollback,
+        releases.history,
+        timeline.timeline,
+        cleanup.cleanup,
+        demo.demo,
+        bench.bench,
+        prove.prove,
     )
     for module in (steps, jobs, lock, config, lab):
         collection.add_collection(module.namespace)

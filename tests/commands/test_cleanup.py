@@ -6,17 +6,17 @@ import json
 import os
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from axon_tasks.commands import cleanup
 from axon_tasks.commands.shell import script
-from axon_tasks.deploy import leftovers
+from axon_tasks.deploy import history
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
     from subprocess import CompletedProcess
 
     Run = Callable[..., CompletedProcess[str]]
@@ -145,8 +145,8 @@ def test_states_of_all_environments_are_read(run: Run, tmp_path: Path) -> None:
         if slot_b:
             (folder / "slot_b").touch()
     (tmp_path / "shop/staging/jobs").mkdir(parents=True)
-    result = run(script("tell_states", ("cleanup",), axon_root=str(tmp_path)))
-    states = leftovers.parse_states(result.stdout)
+    result = run(script("tell_states", ("cleanup", "records"), axon_root=str(tmp_path)))
+    states = history.parse_states(result.stdout)
     assert (0, "") == (result.returncode, result.stderr)
     assert {("shop", "prod"), ("my-shop", "prod"), ("shop", "staging")} == set(states)
     assert ("b", "3", "a", "7") == tuple(
@@ -179,3 +179,24 @@ def test_free_space_is_counted_once_per_file_system(run: Run, tmp_path: Path) ->
     amounts = [int(text.removeprefix("free=")) for text in (one, two)]
     assert amounts[1] < amounts[0] * 1.5
     assert 0 < amounts[0]
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_the_newest_starts_stay(run: Run, tmp_path: Path, dry_run: bool) -> None:
+    """How the newest releases were started is kept, by their ids as numbers; older ones go with their variables."""
+    started = tmp_path / "shop/prod/started"
+    for release in (9, 10, 11, 100):
+        for kind in ("run", "env"):
+            old(started / f"{release}.{kind}")
+    other = old(started / "notes.run")
+    temporary = old(started / ".100.env.77")
+    text = script(
+        "sweep_started", ("cleanup",), state=str(started.parent), started_keep=2, dry_run=int(dry_run)
+    )
+    result = run(text)
+    gone = [str(started / f"{release}.{kind}") for release in (9, 10) for kind in ("env", "run")]
+    word = "found" if dry_run else "removed"
+    assert sorted([*(f"start {path}" for path in gone), f"staging {temporary}"]) == told(result.stdout, word)
+    left = {started / f"{release}.{kind}" for release in (11, 100) for kind in ("run", "env")} | {other}
+    kept = {*map(Path, gone), temporary} if dry_run else set()
+    assert left | kept == set(started.iterdir())

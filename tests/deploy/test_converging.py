@@ -31,6 +31,7 @@ class Run(SimpleNamespace):
                 name="prod", system=("edge1",), app=("app1",), servers=("edge1", "app1")
             ),
             warnings=[],
+            reference="",
             serving=tuple,
         )
 
@@ -43,7 +44,7 @@ class Run(SimpleNamespace):
 @pytest.fixture
 def plan(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Prepare a plan, and tell what was sent and what is warned of."""
-    monkeypatch.setattr(staging, "plan_release", lambda _run: None)
+    monkeypatch.setattr(staging, "new_release", lambda _run, **_more: None)
 
     def prepare(run: Any) -> tuple[list[str], int]:
         staging.plan_step(run, ()).prepare()

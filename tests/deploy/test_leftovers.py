@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from axon_tasks.commands import docker
 from axon_tasks.config import load
 from axon_tasks.deploy import facts, leftovers
-from axon_tasks.deploy.leftovers import Detail, Image, Network, State, Truth
+from axon_tasks.deploy.history import State, parse_states
+from axon_tasks.deploy.leftovers import Detail, Image, Network, Truth
 from axon_tasks.errors import AxonError
 
 if TYPE_CHECKING:
@@ -345,7 +346,7 @@ def test_records_of_kept_releases_stay(
 @given(text=st.text() | st.from_regex(r"(\[.*\]\n|state=.*\n|release=.*\n|now=.*\n)*", fullmatch=True))
 def test_any_answer_is_read_or_refused(text: str) -> None:
     """Whatever a server answers, the result is facts or a message, never a traceback."""
-    leftovers.parse_states(text)
+    parse_states(text)
     for parse in (leftovers.parse_details, leftovers.parse_images, leftovers.parse_networks):
         with contextlib.suppress(AxonError):
             parse("app1", text)

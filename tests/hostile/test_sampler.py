@@ -138,6 +138,19 @@ def test_docker_may_keep_what_is_for_the_application(
     assert leaks == len({leak.where for leak in sampler.search(needles, [tmp_path])})
 
 
+@pytest.mark.parametrize(
+    ("name", "mode", "leaks"), [("7.env", 0o600, 0), ("7.env", 0o640, 1), ("7.run", 0o600, 1)]
+)
+def test_variables_are_kept_for_a_rollback(tmp_path: Path, name: str, mode: int, leaks: int) -> None:
+    """A release's variables may stand in one file, which nobody but its owner can read."""
+    file = tmp_path / "var/lib/axon/shop/prod/started" / name
+    file.parent.mkdir(parents=True)
+    file.write_text(SECRET.text)
+    file.chmod(mode)
+    needles = Needles([Watched("it", SECRET.text, of_application=True)])
+    assert leaks == len(sampler.search(needles, [tmp_path]))
+
+
 def test_what_is_printed_is_searched() -> None:
     """Output counts as written."""
     assert [Leak("it", "raw", "out")] == sampler.found_in_text(

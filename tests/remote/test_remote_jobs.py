@@ -92,6 +92,20 @@ def test_cancelling_kills_what_does_not_listen(
     assert wait_until(lambda: not running("4715002"))
 
 
+def test_all_that_begin_alike_are_cancelled(locally: Callable[..., Any], shell: str, folder: str) -> None:
+    """Those that run and whose ids begin so are ended and shown; others, and those that have ended, are left alone."""
+    for job in ("retire-1", "retire-2", "other"):
+        one(locally, shell, jobs.start_script(folder, job, "sleep 60"))
+    one(locally, shell, jobs.start_script(folder, "retire-0", "exit 3"))
+    one(locally, shell, jobs.wait_script(folder, "retire-0", 20))
+    found, said, code = one(locally, shell, jobs.cancel_all_script(folder, "retire-"))
+    assert ("", 0, ["retire-1", "retire-2"]) == (said, code, [job.id for job in found])
+    assert {("done", 143)} == {(job.state, job.exit_code) for job in found}
+    assert "running" == one(locally, shell, jobs.show_script(folder, "other"))[0][0].state
+    one(locally, shell, jobs.cancel_script(folder, "other"))
+    assert ([], "", 0) == one(locally, shell, jobs.cancel_all_script(f"{folder}/none", "retire-"))
+
+
 def test_a_killed_recorder_is_a_lost_job(
     locally: Callable[..., Any], shell: str, folder: str, wait_until: Callable[..., bool]
 ) -> None:

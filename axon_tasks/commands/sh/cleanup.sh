@@ -9,21 +9,7 @@ is_old() {
 # which images must stay depends on all of them.
 tell_states() {
     for states_directory in "$axon_root"/*/*/; do
-        states_directory=${states_directory%/}
-        [ -d "$states_directory" ] || continue
-        states_product=${states_directory%/*}
-        tell state "${states_product##*/}/${states_directory##*/}"
-        if [ -e "$states_directory/slot_b" ]; then tell slot b; else tell slot a; fi
-        states_current=''
-        [ ! -e "$states_directory/current" ] || read -r states_current <"$states_directory/current"
-        tell current "$states_current"
-        for states_file in "$states_directory"/releases/*.json; do
-            [ -f "$states_file" ] || continue
-            states_record=''
-            IFS= read -r states_record <"$states_file"
-            states_file=${states_file##*/}
-            tell release "${states_file%.json} $states_record"
-        done
+        [ ! -d "$states_directory" ] || tell_state "${states_directory%/}"
     done
 }
 
@@ -99,6 +85,21 @@ sweep_state() {
         sweep_id=${sweep_name%%.*} sweep_pid=${sweep_name##*.}
         case $sweep_id$sweep_pid in '' | *[!0-9]*) continue ;; esac
         [ "$sweep_name" = "$sweep_id.json.$sweep_pid" ] || continue
+        [ -f "$sweep_file" ] && [ ! -L "$sweep_file" ] && is_old "$sweep_file" && sweep staging "$sweep_file"
+    done
+    return 0
+}
+
+# sweep_started: how releases were started, and with which variables, beyond the newest ones.
+sweep_started() {
+    for sweep_id in $(find "$state/started" -name '*.run' 2>/dev/null | sed -n 's/.*\/\([0-9][0-9]*\)\.run$/\1/p' | sort -rn | tail -n "+$((started_keep + 1))"); do
+        for sweep_file in "$state/started/$sweep_id.run" "$state/started/$sweep_id.env"; do
+            [ ! -f "$sweep_file" ] || sweep start "$sweep_file"
+        done
+    done
+    for sweep_file in "$state/started"/.*.run.* "$state/started"/.*.env.*; do
+        sweep_name=${sweep_file##*/.}
+        case ${sweep_name%%.*}${sweep_name##*.} in '' | *[!0-9]*) continue ;; esac
         [ -f "$sweep_file" ] && [ ! -L "$sweep_file" ] && is_old "$sweep_file" && sweep staging "$sweep_file"
     done
     return 0

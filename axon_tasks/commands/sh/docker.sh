@@ -29,6 +29,11 @@ pull_image() {
     docker pull "$image" || exit 34
 }
 
+# fetch_image: the image by its digest, from the registry only if it is not here.
+fetch_image() {
+    docker image inspect --format '{{.Id}}' "$image" >/dev/null 2>&1 || pull_image
+}
+
 # sweep_logins: a login that was killed together with its trap is removed by the next pull. /tmp belongs to everybody:
 # only directories of this user, and only those that nobody pulls with.
 sweep_logins() {

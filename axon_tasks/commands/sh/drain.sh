@@ -1,4 +1,4 @@
-# shellcheck shell=sh disable=SC2154  # drain_time, stop_time, containers are set by the caller
+# shellcheck shell=sh disable=SC2154  # drain_time, stop_time, containers, jobs, restart are set by the caller
 
 # connections CONTAINER: how many connections its published port has, seen inside its network namespace, where both
 # ways into a container (DNAT and docker-proxy) end: established ones, and those whose last bytes are still on their
@@ -66,4 +66,23 @@ retire_all() {
         retire "$retire_one" || retire_failed=1
     done
     return "$retire_failed"
+}
+
+# hold_back: of what the jobs that were ended were to retire, whatever has not been stopped yet goes on, and comes back
+# after a restart as before. A job tells of a container as soon as it begins to stop it.
+hold_back() {
+    for hold_job in "$jobs"/retire-*/; do
+        hold_code=1
+        [ ! -f "$hold_job/rc" ] || read -r hold_code <"$hold_job/rc"
+        if [ "$hold_code" = 0 ] || [ ! -f "$hold_job/cmd" ]; then continue; fi
+        for hold_id in $(sed -n 's/^containers=//p' "$hold_job/cmd" | tr -d "'"); do
+            case $hold_id in *[!0-9a-f]*) continue ;; esac
+            if grep -qs "^$hold_id: " "$hold_job/log"; then
+                tell ending "$hold_id"
+            elif [ "$(docker inspect --format '{{.State.Running}}' "$hold_id" 2>/dev/null)" = true ]; then
+                docker update --restart="$restart" "$hold_id" >/dev/null && tell held "$hold_id"
+            fi
+        done
+    done
+    return 0
 }

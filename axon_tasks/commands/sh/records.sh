@@ -1,10 +1,39 @@
 # shellcheck shell=sh disable=SC2154  # set by the caller: state release record line
 
-# write_release: the record of a release.
-write_release() {
+# tell_state DIRECTORY: slot, current release and records of the environment whose state directory this is.
+tell_state() {
+    state_product=${1%/*}
+    tell state "${state_product##*/}/${1##*/}"
+    if [ -e "$1/slot_b" ]; then tell slot b; else tell slot a; fi
+    state_current=''
+    [ ! -e "$1/current" ] || read -r state_current <"$1/current"
+    tell current "$state_current"
+    for state_file in "$1"/releases/*.json; do
+        [ -f "$state_file" ] || continue
+        state_record=''
+        IFS= read -r state_record <"$state_file"
+        state_file=${state_file##*/}
+        tell release "${state_file%.json} $state_record"
+    done
+}
+
+# tell_audit: the last lines of the audit log.
+tell_audit() {
+    [ ! -f "$state/audit.log" ] || tail -n "$audit_lines" "$state/audit.log" | while IFS= read -r audit_line; do
+        tell audit "$audit_line"
+    done
+}
+
+# note_release: the record of a release.
+note_release() {
     make_state
     mkdir -p "$state/releases" || fail 30 "cannot create $state/releases"
     printf '%s\n' "$record" | replace_file "$state/releases/$release.json" 644 || fail 30 "cannot write $state/releases"
+}
+
+# write_release: the record of the release that serves; what its switch had written down is done with it.
+write_release() {
+    note_release
     end_journal
 }
 
@@ -19,7 +48,7 @@ settle_journal() {
     case $release in
         '' | *[!0-9]*) ;;
         "$journal_current")
-            if [ -n "$record" ] && [ ! -e "$state/releases/$release.json" ]; then write_release; fi
+            if [ -n "$record" ]; then write_release; fi
             ;;
     esac
     end_journal

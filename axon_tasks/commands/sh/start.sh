@@ -1,4 +1,5 @@
-# shellcheck shell=sh disable=SC2154  # set by the caller: product environment release slot port container
+# shellcheck shell=sh disable=SC2154  # set by the caller: product environment release slot port container state
+# and, to start something, env_file env_checksum kept
 
 # own_in_slot: the containers of this product and environment in $slot, by exact labels.
 own_in_slot() {
@@ -17,6 +18,7 @@ remove_release() {
             docker rm -f "$remove_id" >/dev/null && tell removed "$remove_id"
         fi
     done
+    rm -f "$state/started/$release.run" "$state/started/$release.env"
 }
 
 # clear_slot: the release before the last one may still drain in the slot that is needed now.
@@ -58,7 +60,38 @@ have_network() {
     tell network "$network"
 }
 
-# run_it "$@": docker run, with the environment that came on stdin; sets `start_id` to what it said.
+# environment_now: the container's variables, those of the file first; of two with one name the last one counts. What was
+# kept of an earlier release must be what it was.
+environment_now() {
+    if [ -n "$env_file" ]; then
+        cat "$env_file" || fail 35 "cannot read $env_file"
+        if [ -n "$env_checksum" ] && [ "$(sha256sum <"$env_file" | cut -c 1-64)" != "$env_checksum" ]; then
+            fail 36 "$env_file is not what was kept there"
+        fi
+        echo
+    fi
+    cat
+}
+
+# keep_start: what was started and with which variables, readable by nobody else: a rollback starts exactly this again.
+keep_start() {
+    (umask 077 && mkdir -p "$state/started") &&
+        printf '%s\n' "$start_env" | replace_file "$state/started/$release.env" 600 &&
+        printf '%s\n' "$kept" | replace_file "$state/started/$release.run" 600
+}
+
+# tell_started: what is kept of the releases that can be started again.
+tell_started() {
+    for started_run in "$state"/started/*.run; do
+        if [ ! -r "$started_run" ] || [ ! -r "${started_run%.run}.env" ]; then continue; fi
+        started_line=''
+        IFS= read -r started_line <"$started_run"
+        started_id=${started_run##*/}
+        tell started "${started_id%.run} $started_line"
+    done
+}
+
+# run_it "$@": docker run, with the variables on stdin; sets `start_id` to what it said.
 run_it() {
     start_id=$(printf '%s\n' "$start_env" | docker run -d "$@" 2>&1)
 }
@@ -81,7 +114,7 @@ start_again() {
 
 # start "$@": runs the container; the arguments are docker's, after `docker run`.
 start() {
-    start_env=$(cat)
+    start_env=$(environment_now) || exit
     if ! run_it "$@" && ! start_again "$@"; then
         # Looked for when it is needed: a start of docker for every deploy would be too dear.
         case $start_id in
@@ -95,6 +128,11 @@ start() {
         [ -z "$start_holder" ] || fail 42 "port $port is taken by $start_holder"
         exit 43
     fi
+    if ! keep_start; then
+        remove_release >/dev/null
+        fail 30 "cannot write to $state/started what a rollback to this release would need"
+    fi
     tell container "$container"
     tell id "$(printf '%s\n' "$start_id" | tail -n 1)"
+    tell environment "$(printf '%s\n' "$start_env" | sha256sum | cut -c 1-64)"
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import socket
 import sys
 import time
 from dataclasses import dataclass, field
@@ -13,13 +14,14 @@ from axon_tasks.errors import AxonError
 from axon_tasks.lab.bench import local
 from axon_tasks.lab.bench.deploys import DEFAULT, Redeploy
 from axon_tasks.lab.bench.figures import Budget, Count
-from axon_tasks.lab.bench.product import TAGS, Product, product
+from axon_tasks.lab.bench.product import ENVIRONMENT, TAGS, Product, product
 from axon_tasks.lab.bench.trips import Move, Traffic
 from axon_tasks.lab.delay import moves_file
+from axon_tasks.lab.hosts import EDGE
 from axon_tasks.lab.lab import RUN
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from axon_tasks.lab.bench.figures import Figure
@@ -32,7 +34,9 @@ RTTS = (0.0, 200.0)
 TRIPS = Budget(5, at_least=False)
 CONNECTIONS = Budget(1, at_least=False)
 
-_WHAT = "regular deploy"
+_WHAT, BACK = "regular deploy", "instant rollback"
+#: The same for a rollback to a release that still runs: one script on each server, the switch, the record.
+BACK_TRIPS = Budget(3, at_least=False)
 #: Connected is who has a shell that waits for its script; ssh(1) too has that only two round trips after the login.
 AFTER_CONNECTING = "dependent round trips after connecting"
 AFTER_LOGIN = "dependent round trips after the login"
@@ -75,6 +79,7 @@ class Counts:
 
     options: Options
     seen: dict[float, list[Observed]] = field(default_factory=dict)
+    back: dict[float, list[Observed]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Take what the options say."""
@@ -92,7 +97,11 @@ class Counts:
         with product(lab, ("app1",)) as made:
             made.deploy(TAGS[0])
             self.seen[lab.rtt] = [_round(made) for _ in range(self.repeat)]
-        return figures(self.seen) if set(self.seen) == set(self.rtts) else []
+            if lab.rtt:
+                self.back[lab.rtt] = [_round_back(made) for _ in range(self.repeat)]
+        if set(self.seen) != set(self.rtts):
+            return []
+        return figures(self.seen) + [_back(rtt, rounds) for rtt, rounds in self.back.items()]
 
 
 def figures(seen: dict[float, list[Observed]]) -> list[Figure]:
@@ -133,6 +142,12 @@ def _counted(rtt: float, rounds: list[Observed]) -> list[Figure]:
     ]
 
 
+def _back(rtt: float, rounds: list[Observed]) -> Figure:
+    whole = [(one.deployed or Traffic(())).dependent(one.ended) for one in rounds]
+    connect = [(one.connected or Traffic(())).dependent(one.ready) for one in rounds]
+    return _count(AFTER_CONNECTING, rtt, "at the proxies", _rest(whole, connect), BACK_TRIPS, what=BACK)
+
+
 def _timed(near: float, far: float, seen: dict[float, list[Observed]]) -> list[Figure]:
     """How many round trips the difference of two times is, once for all of it and once without the connecting."""
     way = (far - near) / 1000
@@ -152,8 +167,16 @@ def _rest(whole: list[Any], parts: list[Any]) -> list[Any]:
     return [all_of_it - part for all_of_it, part in zip(whole, parts, strict=True)]
 
 
-def _count(unit: str, rtt: float | None, who: str, values: list[Any], budget: Budget | None = None) -> Count:
-    return Count("counts", _WHAT, rtt, budget, who, unit, tuple(float(value) for value in values))
+def _count(
+    unit: str,
+    rtt: float | None,
+    who: str,
+    values: list[Any],
+    budget: Budget | None = None,
+    *,
+    what: str = _WHAT,
+) -> Count:
+    return Count("counts", what, rtt, budget, who, unit, tuple(float(value) for value in values))
 
 
 # --- one round -------------------------------------------------------------------------------------------------
@@ -167,6 +190,34 @@ def _round(made: Product) -> Observed:
     ended = time.monotonic()
     deployed = traffic(made, began, ended)
     redeploy.check(tag)
+    return _with_connecting(made, began, ended, deployed)
+
+
+def _round_back(made: Product) -> Observed:
+    """A rollback while the release before still has a client."""
+    made.settle()
+    tag = made.version()
+    with _client(made):
+        made.deploy(made.other())
+        began = time.monotonic()
+        made.fab("rollback", f"--env={ENVIRONMENT}")
+        ended = time.monotonic()
+        seen = traffic(made, began, ended)
+    if made.version() != tag:
+        raise AxonError(f"After the rollback to {tag}, clients get {made.version() or 'no answer'}.")
+    return _with_connecting(made, began, ended, seen)
+
+
+@contextlib.contextmanager
+def _client(made: Product) -> Iterator[None]:
+    """Somebody who gets an answer that does not end: the release that gives it goes on running meanwhile."""
+    with socket.create_connection((EDGE.address, 80), timeout=20) as client:
+        client.sendall(f"GET /events?seconds=60 HTTP/1.1\r\nHost: {made.domain}\r\n\r\n".encode())
+        client.recv(1)
+        yield
+
+
+def _with_connecting(made: Product, began: float, ended: float, deployed: Traffic | None) -> Observed:
     began_to_connect, logged_in, ready = _connect(made)
     connected = traffic(made, began_to_connect, ready)
     return Observed(

@@ -15,11 +15,16 @@ if TYPE_CHECKING:
     from axon_tasks.lab.hostile.values import Canaries
     from axon_tasks.remote import Batch
 
-RELEASE = "1764000000"
+RELEASE, EARLIER = "1764000000", "1763000000"
 ID = "1" * 64
 DIGEST = f"sha256:{'a' * 64}"
 IMAGE_ID = f"sha256:{'b' * 64}"
 _RECORD = {"id": RELEASE, "image": "registry.test:5000/shop:v1", "digest": DIGEST, "slot": "a"}
+#: What an app server has kept of an earlier release's start.
+_STARTED = {
+    "digest": DIGEST, "image": "registry.test:5000/shop:v0", "restart": "always",
+    "run": ["--name", ["shop-prod-", {"var": "release"}], ["registry.test:5000/shop@", {"var": "digest"}]],
+}  # fmt: skip
 
 #: What `docker ps` tells of the release that serves.
 ROW = {
@@ -62,7 +67,7 @@ def sound(environment: Environment) -> dict[str, str]:
         "env_file": "ok\n",
         "pull": "0123456789ab: Pull complete\n",
         "digest": f'["registry.test:5000/shop@{DIGEST}"] {IMAGE_ID}\n',
-        "start": f"container=shop-prod-1\nid={ID}\n",
+        "start": f"container=shop-prod-1\nid={ID}\nenvironment={'c' * 64}\n",
         "health": "result=healthy\nattempts=2\nelapsed_ms=120\nurl=http://127.0.0.1:30001/up\nhost=shop.test\n"
         "answer=HTTP 200\ndocker=healthy\nbody=ok\n",
         "switch": f"serves={RELEASE}\n",
@@ -70,6 +75,12 @@ def sound(environment: Environment) -> dict[str, str]:
         "jobs": _JOB,
         "before": _JOB,
         "states": f"state=shop/prod\nslot=a\ncurrent={RELEASE}\nrelease={RELEASE} {json.dumps(_RECORD)}\n",
+        "releases": f"state=shop/prod\nslot=a\ncurrent={RELEASE}\nrelease={RELEASE} {json.dumps(_RECORD)}\n"
+        f"release={EARLIER} {json.dumps(_RECORD)}\n",
+        "started": f"started={EARLIER} {json.dumps(_STARTED)}\n",
+        "hold": _JOB,
+        "held": f"held={ID}\n",
+        "audit": "2026-11-25T10:00:00Z me@here deploy 1764000000 shop:v1\n",
         "upstream prod": files.upstream,
         "details": f"now=1764000100\n{json.dumps(_DETAIL)}\n",
         "images": json.dumps(_IMAGE) + "\n",

@@ -7,7 +7,7 @@ import random
 from typing import TYPE_CHECKING
 
 from axon_tasks.config import load
-from axon_tasks.deploy import alone, background, cleaning, plan, runner
+from axon_tasks.deploy import alone, background, cleaning, history, plan, rollback, runner
 from axon_tasks.deploy.engine import Report, Result
 from axon_tasks.deploy.preview import Nobody
 from axon_tasks.deploy.problems import DeployFailedError, UnhealthyError
@@ -22,6 +22,7 @@ from axon_tasks.lab.hostile.values import is_printable
 from axon_tasks.remote import jobs
 from axon_tasks.report import cleanup as shown_cleanup
 from axon_tasks.report import console, state
+from axon_tasks.report import history as shown_history
 from axon_tasks.report import jobs as shown_jobs
 
 if TYPE_CHECKING:
@@ -111,6 +112,7 @@ class Outputs:
         self.steps()
         self.codes()
         self.alone()
+        self.rollback()
         self.cleanup()
         self.jobs()
 
@@ -240,6 +242,39 @@ class Outputs:
             if run.files:
                 state.staged(run)
             self._harmless(self._servers(run).scripts)
+
+    # --- a rollback ----------------------------------------------------------------------------------------------------
+
+    def rollback(self) -> None:
+        """Every answer for everything by which a rollback is decided, and for the list of releases."""
+        for label in ("releases", "started", "hold", "held", "containers", "state", "start"):
+            for case, text in self._fitting(label):
+                attempt(self._outcome, CHANNEL, f"rollback {label}: {case}", self._roll_back, {label: text})
+        for label in ("releases", "audit"):
+            for case, text in self._fitting(label):
+                attempt(self._outcome, CHANNEL, f"history {label}: {case}", self._list, {label: text})
+
+    def _roll_back(self, answers: Mapping[str, str | bytes]) -> None:
+        run = self._run(answers, {})
+        begun: list[Step] = []
+        try:
+            for step in rollback.steps(run):
+                begun.append(step)
+                run.servers.perform(step)
+            self._show(console.summary(run, 1.0))
+        except AxonError as error:
+            self._fail(run, error, begun)
+        finally:
+            self._harmless(self._servers(run).scripts)
+
+    def _list(self, answers: Mapping[str, str | bytes]) -> None:
+        batch = history.look_batch(self._environment, 20)
+        result = told.answered(batch, "edge1", {**self._sound, **answers}, {})
+        past = history.read(self._environment, "edge1", result)
+        found = history.entries(past.state, 20)
+        for text in (shown_history.table(past, found), shown_history.events(past)):
+            self._show(text)
+        shown_history.as_json(past, found)
 
     # --- clean-up and jobs ---------------------------------------------------------------------------------------------
 

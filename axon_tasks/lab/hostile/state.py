@@ -41,6 +41,8 @@ COMMANDS: tuple[tuple[str, ...], ...] = (
     ("jobs.list", f"--env={ENVIRONMENT}"),
     ("steps.stage", f"--env={ENVIRONMENT}", "--tag=TAG"),
     ("deploy", f"--env={ENVIRONMENT}", "--tag=TAG"),
+    ("history", f"--env={ENVIRONMENT}"),
+    ("rollback", f"--env={ENVIRONMENT}"),
 )
 
 #: What can stand in a file instead of what belongs there.
@@ -142,7 +144,7 @@ def _try(outcome: Outcome, made: Product, spoilt: Spoilt, command: tuple[str, ..
     try:
         outcome.count(CHANNEL)
         case = f"{spoilt.server}: {spoilt.name}: fab {words[0]}"
-        codes = _DEPLOY_CODES if words[0] == "deploy" else _CODES
+        codes = _DEPLOY_CODES if words[0] in {"deploy", "rollback"} else _CODES
         judge(outcome, CHANNEL, case, program(words), codes)
         if not made.version():
             outcome.violate(CHANNEL, case, "the site does not answer any more")
@@ -207,11 +209,18 @@ def _filled(content: str, canaries: Canaries) -> bytes:
 
 def _spoilt_names(server: str, folder: str, canaries: Canaries) -> Iterator[Spoilt]:
     """Entries with strange names in the directories whose entries are listed."""
-    for below, made in {"releases": "f", "jobs": "d", ".": "d", "..": "d", "../..": "d"}.items():
+    for below, made in {
+        "releases": "f",
+        "started": "f",
+        "jobs": "d",
+        ".": "d",
+        "..": "d",
+        "../..": "d",
+    }.items():
         for index, template in enumerate(_NAMES):
             # A name has no slash; a shell that obeyed it would find one.
             name = template.replace("{n}", canaries.filled("{c}").replace("/", "${HOME%${HOME#?}}"))
-            end = ".json" if below == "releases" else ""
+            end = {"releases": ".json", "started": ".run"}.get(below, "")
             path = shlex.quote(f"{folder}/{below}/{name}{end}")
             make = (
                 f"printf '{{}}' >{path}"

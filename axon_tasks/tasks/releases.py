@@ -1,0 +1,146 @@
+"""`fab history` and `fab rollback`: which releases there were, and back to one of them."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+
+from axon_tasks.errors import AxonError, UsageError
+from axon_tasks.tasks.base import Context, duration, ended_like_ctrl_c, one_environment, task, whole
+from axon_tasks.tasks.deploy import HELP, command_line, show_failure
+
+_ENV = "Environment of hosts.yml to work on; required."
+
+
+@task(
+    help={
+        "env": _ENV,
+        "limit": "How many releases, and with --audit how many lines. Default: 20.",
+        "audit": "Show the audit log instead: who did what, when.",
+        "json": "Print JSON instead of text.",
+        "hosts_file": HELP["hosts_file"],
+    }
+)
+def history(
+    _c: Context,
+    env: str = "",
+    limit: str = "20",
+    audit: bool = False,
+    json: bool = False,
+    hosts_file: str = "",
+) -> None:
+    """List the releases of an environment.
+
+    As they are recorded on its system servers: the newest first, with image, digest, git commit, who, when, how long it
+    took until traffic was switched, and how it ended. Which one serves is marked, and which one a rollback goes back to.
+
+    --json: {"environment", "server", "current", "releases": [{"id", "image", "digest", "action", "of", "outcome":
+    ok|failed|rolled back, "error", "commit", "who", "when", "seconds", "current", "previous"}], "audit": [LINE]}.
+
+    Examples:
+        fab history --env=prod
+        fab history --env=prod --limit=5 --json
+        fab history --env=prod --audit
+    """
+    project, environment = one_environment(env, hosts_file)
+    count = whole(limit, "limit") or 20
+    from axon_tasks.deploy import history as past
+    from axon_tasks.remote import Fleet
+    from axon_tasks.report import console
+    from axon_tasks.report import history as report
+
+    with Fleet(project) as fleet:
+        told = past.look(fleet, environment, count)
+    found = past.entries(told.state, count)
+    if json:
+        shown = report.as_json(told, found)
+    else:
+        shown = report.events(told) if audit else report.table(told, found)
+    console.write_line(sys.stdout, shown)
+
+
+@task(
+    help={name: HELP[name] for name in ("now", "wait", "wait_lock", "sequential", "hosts_file")}
+    | {
+        "env": _ENV,
+        "to": "Release to go back to, or forward again, as fab history lists it. Default: the one before.",
+        "dry_run": "Print the plan and the scripts, and contact nothing.",
+    }
+)
+def rollback(
+    _c: Context,
+    env: str = "",
+    to: str = "",
+    now: bool = False,
+    wait: bool = False,
+    wait_lock: str = "",
+    sequential: bool = False,
+    dry_run: bool = False,
+    hosts_file: str = "",
+) -> None:
+    """Go back to an earlier release, exactly as it ran.
+
+    Without --to, to the newest release before this one that served and was not taken back. While it still runs, that is
+    one flip, at once. Otherwise it is started as it was then: the same digest, whatever became of the tag; the same
+    arguments and variables, as each app server has kept them; and it must be healthy before anything is switched. The
+    release that is left is retired as in a deploy, and can be gone forward to again with --to.
+
+    Examples:
+        fab rollback --env=prod
+        fab rollback --env=prod --to=1764000000  (one that fab history lists)
+        fab rollback --env=prod --dry-run
+
+    Exit codes: as those of fab deploy.
+    """
+    project, environment = one_environment(env, hosts_file)
+    patience = duration(wait_lock or "0", "wait-lock")
+    if to and not re.fullmatch(r"[0-9]{1,18}", to, re.ASCII):
+        raise UsageError(
+            f"--to={to}: the id of a release is needed, which is a number.",
+            hint=f"See which there are: fab history --env={environment.name}",
+        )
+    from axon_tasks.deploy import rollback as rolling
+    from axon_tasks.deploy import runner
+    from axon_tasks.deploy.connections import Connections
+    from axon_tasks.deploy.preview import preview
+    from axon_tasks.deploy.run import Options
+    from axon_tasks.deploy.timeline import Recorder
+    from axon_tasks.report import console, live, outcome
+    from axon_tasks.report import plan as shown
+
+    recorder = Recorder(command=command_line().replace(" --dry-run", ""), folder=None if dry_run else project.root)
+    options = Options(
+        now=now, wait=wait, sequential=sequential, command=recorder.command, run_id=recorder.run_id,
+        wait_lock=patience, hosts_file=hosts_file,
+    )  # fmt: skip
+    if dry_run:
+        planned = preview(project, environment, options, versioned=False)
+        rolling.unknown(planned)
+        title = f"roll {environment.name} back to {f'release {to}' if to else 'the release before'}"
+        console.write_line(sys.stdout, shown.text(planned, rolling.steps(planned, to), title))
+        return
+    began = time.monotonic()
+    try:
+        with (
+            ended_like_ctrl_c(),
+            Connections(project, recorder, prepare=not sequential) as connections,
+            live.screen(sys.stdout, [environment.name]) as screen,
+        ):
+            run = runner.alone(
+                project,
+                connections,
+                environment,
+                options,
+                screen.listener(environment.name),
+                lambda run: rolling.steps(run, to),
+                lambda: screen.line(outcome.STOPPING),
+            )
+    except AxonError as failed:
+        recorder.finish(outcome="failed", exit_code=failed.code)
+        show_failure(failed)
+        raise
+    recorder.finish(outcome="ok", exit_code=0)
+    for text in run.warnings:
+        console.write_line(sys.stderr, f"Warning: {console.one_line(text)}")
+    console.write_line(sys.stdout, console.summary(run, time.monotonic() - began))
