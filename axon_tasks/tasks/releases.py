@@ -109,7 +109,9 @@ def rollback(
     from axon_tasks.report import console, live, outcome
     from axon_tasks.report import plan as shown
 
-    recorder = Recorder(command=command_line().replace(" --dry-run", ""), folder=None if dry_run else project.root)
+    recorder = Recorder(
+        command=command_line().replace(" --dry-run", ""), folder=None if dry_run else project.root
+    )
     options = Options(
         now=now, wait=wait, sequential=sequential, command=recorder.command, run_id=recorder.run_id,
         wait_lock=patience, hosts_file=hosts_file,
