@@ -106,6 +106,17 @@ def test_any_argument_is_kept_as_it_was(run: Run, project: Project, tmp_path: Pa
     assert tuple(docker.run_arguments(candidate(project, environment=prod))) == again.arguments
 
 
+def test_what_a_killed_start_has_left_goes(run: Run, project: Project, tmp_path: Path) -> None:
+    """A copy that was only half written when its script was killed is removed by the next start, and nothing else is."""
+    started = tmp_path / "shop/prod/started"
+    started.mkdir(parents=True)
+    for name in (".1764000000.env.77", "1763000000.env", "1763000000.run"):
+        (started / name).write_text("x")
+    assert 0 == run(in_folder(docker.start(candidate(project)), tmp_path)).returncode
+    names = {"1763000000.env", "1763000000.run", "1764000001.env", "1764000001.run"}
+    assert names == {one.name for one in started.iterdir()}
+
+
 def test_variables_that_are_not_what_was_kept_start_nothing(
     run: Run, project: Project, tmp_path: Path
 ) -> None:

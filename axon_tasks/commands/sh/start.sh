@@ -74,7 +74,9 @@ environment_now() {
 }
 
 # keep_start: what was started and with which variables, readable by nobody else: a rollback starts exactly this again.
+# Under the lock nobody else writes there: what a killed start has left half-written goes.
 keep_start() {
+    rm -f "$state/started"/.[0-9]*
     (umask 077 && mkdir -p "$state/started") &&
         printf '%s\n' "$start_env" | replace_file "$state/started/$release.env" 600 &&
         printf '%s\n' "$kept" | replace_file "$state/started/$release.run" 600
