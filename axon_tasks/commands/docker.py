@@ -335,7 +335,7 @@ def clear_slot(candidate: Candidate, *, now: bool = False) -> str:
     values: dict[str, Word | float] = {**_place(candidate.environment), **_timing(candidate.environment)}
     if now:
         values["drain_time"] = 0
-    return script("clear_slot", ("drain", "start"), **values, slot=candidate.slot)
+    return script("clear_slot", ("drain", "start"), **values, release=candidate.release, slot=candidate.slot)
 
 
 def have_network(environment: Environment) -> str:

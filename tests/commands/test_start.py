@@ -117,6 +117,27 @@ def test_what_a_killed_start_has_left_goes(run: Run, project: Project, tmp_path:
     assert names == {one.name for one in started.iterdir()}
 
 
+@pytest.mark.parametrize(("other", "code"), [("1764000000", 0), ("1764000002", 45)])
+def test_a_late_start_never_clears_a_newer_release(
+    run: Run, project: Project, tmp_path: Path, other: str, code: int
+) -> None:
+    """A run that has lost its lock finds somebody else's release in its slot: that stays, an older one is retired."""
+    docker_told = f"""
+docker() {{
+    case "$1 $*" in
+        ps*) [ -e "$NOTES/removed" ] || echo {"e" * 64} ;;
+        inspect*.Name*) echo "/shop-prod-{other} {other}" ;;
+        inspect*) [ ! -e "$NOTES/removed" ] ;;
+        rm*) touch "$NOTES/removed" ;;
+    esac
+}}
+"""
+    text = in_folder(docker.clear_slot(candidate(project), now=True), tmp_path).replace(DOCKER, docker_told)
+    result = run(text)
+    assert (code, code == 0) == (result.returncode, (tmp_path / "notes/removed").exists()), result.stderr
+    assert (code != 0) == ("somebody else has deployed in the meantime" in result.stderr)
+
+
 def test_variables_that_are_not_what_was_kept_start_nothing(
     run: Run, project: Project, tmp_path: Path
 ) -> None:

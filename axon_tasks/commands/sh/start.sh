@@ -21,11 +21,20 @@ remove_release() {
     rm -f "$state/started/$release.run" "$state/started/$release.env"
 }
 
-# clear_slot: the release before the last one may still drain in the slot that is needed now.
+# clear_slot: the release before the last one may still drain in the slot that is needed now. A newer one than ours is
+# of somebody who has taken the lock from this run: it may serve by now. Ids only grow.
 clear_slot() {
     for clear_id in $(own_in_slot); do
-        clear_name=$(docker inspect --format '{{.Name}}' "$clear_id" 2>/dev/null | tr -d /)
-        tell waiting "$clear_name still drains in the slot that is needed (at most $((drain_time / 100)) s; --now cuts it short)"
+        clear_told=$(docker inspect --format '{{.Name}} {{index .Config.Labels "axon.release"}}' "$clear_id" 2>/dev/null)
+        clear_name=${clear_told%% *} clear_release=${clear_told##* }
+        case $clear_release in
+            '' | *[!0-9]*) ;;
+            *)
+                [ "$clear_release" -le "$release" ] ||
+                    fail 45 "somebody else has deployed in the meantime: ${clear_name#/} is newer than release $release"
+                ;;
+        esac
+        tell waiting "${clear_name#/} still drains in the slot that is needed (at most $((drain_time / 100)) s; --now cuts it short)"
         retire "$clear_id" >&2 || fail 41 "the container in slot $slot cannot be removed"
     done
 }
