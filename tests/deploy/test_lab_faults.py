@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import socket
 import subprocess
 import threading
@@ -301,11 +302,14 @@ def test_clocks_that_differ_by_an_hour(product: Product, tmp_path: Path, hours: 
         cleaned = product.fab("cleanup", "--env=prod", variables=variables)
         assert 0 == cleaned.returncode, cleaned.stderr
     assert ([200, "v1"], 1) == ([*product.get()], len(product.containers("app1")))
-    running = product.begin("deploy", "--env=prod", "--tag=slowstart")
+    # One that is never healthy holds the lock for as long as its health check waits, however slow the machine is.
+    product.settings["defaults"]["health"]["timeout"] = "20s"
+    running = product.begin("deploy", "--env=prod", "--tag=sick")
     until_it_says(running, "lock ")
     locked = product.fab("deploy", "--env=prod", "--tag=v2", variables=elsewhere)
     assert (3, True) == (locked.returncode, bool(re.search(r"since|for \d+ s", locked.stderr))), locked.stderr
-    assert 0 == running.wait(120)
+    running.send_signal(signal.SIGINT)
+    assert 130 == running.wait(120)
 
 
 def test_an_upgraded_connection_outlives_the_switch_until_the_drain_ends(product: Product) -> None:
