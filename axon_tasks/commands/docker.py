@@ -435,7 +435,11 @@ def retire(environment: Environment, container_ids: tuple[str, ...] | Learnt) ->
     return script("retire_all", ("drain",), **_timing(environment), containers=joined(container_ids))
 
 
-def hold_back(environment: Environment) -> str:
-    """Keep running what the jobs that were ended were to retire, and say of what it is too late."""
-    place = naming.state_directory(environment.product, environment.name)
-    return script("hold_back", ("drain",), jobs=f"{place}/jobs", restart=environment.container.restart)
+def hold_back(environment: Environment, jobs: str) -> str:
+    """Keep running what the jobs that were ended were to retire, and say of what it is too late.
+
+    Args:
+        environment: Whose containers.
+        jobs: Where its jobs are.
+    """
+    return script("hold_back", ("drain",), jobs=jobs, restart=environment.container.restart)

@@ -65,6 +65,15 @@ def load_json(text: str) -> Any:
         raise ValueError("nested too deep") from None
 
 
+def json_object(text: str) -> dict[str, Any]:
+    """The object that somebody wrote as JSON; one that cannot be read, or is none, counts as empty."""
+    try:
+        value = load_json(text)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
 class Container(NamedTuple):
     """One of our containers on an app server.
 
@@ -244,22 +253,13 @@ def parse_system(server: str, nginx: str, state: str, upstream: str, site: str) 
         included=told.get("included") == "yes",
         flag_slot=stated["slot"],
         current=current if number(current) is not None else "",
-        record=_record(stated.get("record", "")),
+        record=json_object(stated.get("record", "")),  # it only informs
         upstream=upstream,
         site=site,
         unfinished=stated.get("unfinished") == "yes",
         journal=parse_journal(stated["journal"]) if "journal" in stated else "",
         broken=told.get("broken", ""),
     )
-
-
-def _record(text: str) -> Mapping[str, Any]:
-    """A release's record; one that cannot be read counts as none, because it only informs."""
-    try:
-        record = load_json(text) if text else {}
-    except ValueError:
-        return {}
-    return record if isinstance(record, dict) else {}
 
 
 def parse_digest(server: str, text: str, repository: str) -> str:

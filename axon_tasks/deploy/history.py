@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from axon_tasks.commands import naming, records
+from axon_tasks.deploy import facts
 from axon_tasks.deploy.owner import text_of
+from axon_tasks.deploy.release import FAILED, GOOD, ROLLED_BACK
 from axon_tasks.errors import AxonError
 from axon_tasks.remote import Batch, sanitize
 
@@ -18,17 +18,12 @@ if TYPE_CHECKING:
     from axon_tasks.config import Environment
     from axon_tasks.remote import BatchResult, Connection, Fleet
 
-_RELEASE = re.compile(r"[0-9]{1,18}", re.ASCII)
-
-#: How a release ended: it served, it never did, or it was taken back by a rollback.
-GOOD, FAILED, ROLLED_BACK = "ok", "failed", "rolled back"
-
 Place = tuple[str, str]
 
 
 def is_release(text: str) -> bool:
     """Whether a text can be a release's id."""
-    return _RELEASE.fullmatch(text) is not None
+    return facts.number(text) is not None
 
 
 @dataclass(frozen=True)
@@ -118,16 +113,8 @@ def _with(state: State, key: str, value: str) -> State:
     if key == "release":
         release, _, text = value.partition(" ")
         if is_release(release):
-            return State(state.slot, state.current, {**state.records, release: _object(text)})
+            return State(state.slot, state.current, {**state.records, release: facts.json_object(text)})
     return state
-
-
-def _object(text: str) -> Mapping[str, Any]:
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
 
 
 @dataclass(frozen=True)

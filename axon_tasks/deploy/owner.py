@@ -5,12 +5,12 @@ It is read strictly: whatever stands in that file, the message that shows it is 
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import socket
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from axon_tasks.deploy import facts
 from axon_tasks.deploy.release import utc_now, who
 from axon_tasks.remote.text import sanitize
 
@@ -105,7 +105,7 @@ def parse(told: str) -> Owner:
     """
     found = _TOLD.fullmatch(told)
     seconds, text = (max(0, int(found[1])), found[2]) if found else (None, told)
-    values = _values(text)
+    values = facts.json_object(text)
     token = values.get("token")
     return Owner(
         who=text_of(values, "who"),
@@ -126,14 +126,6 @@ def in_one_unit(seconds: int) -> str:
         if seconds >= 2 * size:
             return f"{seconds // size} {unit}"
     return f"{seconds} s"
-
-
-def _values(text: str) -> Mapping[str, Any]:
-    try:
-        values = json.loads(text)
-    except (ValueError, RecursionError):
-        return {}
-    return values if isinstance(values, dict) else {}
 
 
 def text_of(values: Mapping[str, Any], key: str) -> str:

@@ -127,11 +127,7 @@ class Diagnosis(NamedTuple):
 
 def diagnose(server: str, container: str, told: dict[str, str], state_text: str, logs: str) -> Diagnosis:
     """Put together what the probe, Docker and the container itself said; what is not as expected counts as not said."""
-    try:
-        inspected = facts.load_json(state_text)
-    except ValueError:
-        inspected = {}
-    inspected = inspected if isinstance(inspected, dict) else {}
+    inspected = facts.json_object(state_text)
     state = _object(inspected.get("state"))
     ended = state.get("Status") in ("exited", "dead")
     diagnosis = Diagnosis(

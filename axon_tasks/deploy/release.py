@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+#: How a release ended: it served, it never did, or it was taken back by a rollback.
+GOOD, FAILED, ROLLED_BACK = "ok", "failed", "rolled back"
+
+
 class Release(NamedTuple):
     """One deployed version.
 
@@ -74,7 +78,7 @@ class Release(NamedTuple):
             },
             "action": action,
             **({"of": of} if of else {}),
-            "outcome": "ok",
+            "outcome": GOOD,
             "seconds": round(seconds, 2),
             "git_commit": commit,
             "deployed_by": who(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from axon_tasks.commands import docker, naming, records
@@ -12,10 +13,11 @@ from axon_tasks.deploy.engine import Report, Step
 from axon_tasks.deploy.inspecting import inspect_step
 from axon_tasks.deploy.locking import lock_step
 from axon_tasks.deploy.problems import must
+from axon_tasks.deploy.release import FAILED
 from axon_tasks.deploy.run import Again
 from axon_tasks.deploy.staging import new_release, plan_step, stage_step
 from axon_tasks.deploy.starting import fetch_step, start_step
-from axon_tasks.deploy.switching import RETIRE_TITLE, job_id, record_step, retire_step, switch_step, wait_step
+from axon_tasks.deploy.switching import job_id, record_step, retire_batch, retire_step, switch_step, wait_step
 from axon_tasks.errors import StepFailedError
 from axon_tasks.remote import Batch, jobs
 
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 _GRACE = 5.0
 
 
+@dataclass
 class Past:
     """What the servers know of earlier releases.
 
@@ -40,11 +43,10 @@ class Past:
         ending: What is being stopped, so that nobody can be sent to it.
     """
 
-    def __init__(self) -> None:
-        self.states: dict[str, history.State] = {}
-        self.started: dict[str, dict[str, docker.Started]] = {}
-        self.held: dict[str, tuple[str, ...]] = {}
-        self.ending: set[str] = set()
+    states: dict[str, history.State] = field(default_factory=dict)
+    started: dict[str, dict[str, docker.Started]] = field(default_factory=dict)
+    held: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    ending: set[str] = field(default_factory=set)
 
     @property
     def records(self) -> dict[str, Mapping[str, Any]]:
@@ -117,7 +119,7 @@ def look_step(run: Deployment, past: Past) -> Step:
             where = background.directory(environment)
             asked.add(docker.started(environment), label="started")
             asked.add(jobs.cancel_all_script(where, background.RETIRE, grace=_GRACE), label="hold")
-            asked.add(docker.hold_back(environment), label="held")
+            asked.add(docker.hold_back(environment, where), label="held")
 
     def check(server: str, result: BatchResult) -> None:
         for label in ("releases", "started", "hold", "held"):
@@ -153,13 +155,7 @@ def _retire_again(run: Deployment, past: Past, server: str) -> Batch:
     held = past.held.get(server, ())
     if not held or server not in run.environment.app:
         return Batch("undo").add("true", label="nothing")
-    text = jobs.start_script(
-        background.directory(run.environment),
-        f"{job_id(run)}-again",
-        docker.retire(run.environment, held),
-        title=RETIRE_TITLE,
-    )
-    return Batch("undo").add(text, label="retire")
+    return retire_batch(run, f"{job_id(run)}-again", held)
 
 
 def choose(run: Deployment, past: Past, to: str) -> None:
@@ -168,18 +164,17 @@ def choose(run: Deployment, past: Past, to: str) -> None:
     Raises:
         StepFailedError: There is no such release, or a server lacks what is needed to start it.
     """
-    environment = run.environment
-    first = past.states[environment.system[0]]
-    known = history.State(first.slot, first.current, past.records)
+    first = past.states[run.environment.system[0]]
     serving = run.serving()
-    now = serving[0].release if serving else known.current
-    known = history.State(known.slot, now, known.records)
+    now = serving[0].release if serving else first.current
+    known = history.State(first.slot, now, past.records)
     release = to or known.previous
     _must_be_known(run, known, release, to)
+    record = known.records[release]
     again = Again(
         release=release,
-        record=known.records.get(release, {}),
-        kept=_kept(past, release, known.records.get(release, {})),
+        record=record,
+        kept=_kept(past, release, record),
         instant=_still_runs(run, past, release),
         instead_of=now,
         replaced=known.records.get(now, {}),
@@ -214,7 +209,7 @@ def _must_be_known(run: Deployment, known: history.State, release: str, to: str)
         raise StepFailedError(f"{name}: there is no record of a release {to!a}", hint=look)
     if release == known.current:
         raise StepFailedError(f"{name}: release {release} serves already", hint=look)
-    if known.outcome(release) == history.FAILED:
+    if known.outcome(release) == FAILED:
         raise StepFailedError(f"{name}: release {release} has never served: its deploy failed", hint=look)
 
 
@@ -258,9 +253,9 @@ def _must_be_startable(run: Deployment, again: Again) -> str:
 def unknown(run: Deployment) -> None:
     """What a dry run, which asks nobody, does not know of a rollback: names stand for it."""
     of = Learnt("earlier", "plan")
-    digest = Learnt("digest", "history")
-    words = Learnt("the arguments that this server has kept", "history")
-    kept = docker.Started(of, run.environment.image, digest, Learnt("restart", "history"), (words,))
+    digest = Learnt("digest", "inspect")
+    words = Learnt("the arguments that this server has kept", "inspect")
+    kept = docker.Started(of, run.environment.image, digest, Learnt("restart", "inspect"), (words,))
     run.again = Again(
         of, {}, dict.fromkeys(run.environment.app, kept), False, Learnt("current", "inspect"), {}
     )

@@ -102,7 +102,7 @@ class Session:
         finally:
             run.servers.ended("ok" if not engine.result.errors else "failed")
         error = verdict(run, result)
-        if error is not None and any(step.name == "record" and step.needs == ("switch",) for step in steps):
+        if error is not None and {"switch", "record"} <= {step.name for step in steps}:
             note_failure(run, error)
         return error
 

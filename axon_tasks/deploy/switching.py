@@ -10,9 +10,8 @@ from axon_tasks.commands.shell import Learnt
 from axon_tasks.deploy import background, problems
 from axon_tasks.deploy.converging import towards
 from axon_tasks.deploy.engine import Report, Step
-from axon_tasks.deploy.history import FAILED, GOOD, ROLLED_BACK
 from axon_tasks.deploy.locking import must_hold
-from axon_tasks.deploy.release import git_commit, utc_now, who
+from axon_tasks.deploy.release import FAILED, GOOD, ROLLED_BACK, git_commit, utc_now, who
 from axon_tasks.deploy.run import SHORT, durations
 from axon_tasks.deploy.servers import ServersFailedError, flatten
 from axon_tasks.deploy.staging import managed_files, must_install
@@ -272,13 +271,7 @@ def retire_step(run: Deployment, needs: tuple[str, ...], *, strict: bool = False
         old = _old_containers(run, server)
         if not old:
             return None
-        text = jobs.start_script(
-            background.directory(run.environment),
-            job,
-            docker.retire(run.environment, old),
-            title=RETIRE_TITLE,
-        )
-        return Batch("retire").add(text, label="retire")
+        return retire_batch(run, job, old)
 
     def check(server: str, result: BatchResult) -> None:
         if result.ok:
@@ -317,7 +310,18 @@ def retire_step(run: Deployment, needs: tuple[str, ...], *, strict: bool = False
 
 
 #: What a retire job does, for lists of jobs.
-RETIRE_TITLE = "drain, stop and remove the old release"
+_RETIRE_TITLE = "drain, stop and remove the old release"
+
+
+def retire_batch(run: Deployment, job: str, containers: tuple[str, ...] | Learnt) -> Batch:
+    """Start the job that retires containers on one app server."""
+    text = jobs.start_script(
+        background.directory(run.environment),
+        job,
+        docker.retire(run.environment, containers),
+        title=_RETIRE_TITLE,
+    )
+    return Batch("retire").add(text, label="retire")
 
 
 def job_id(run: Deployment) -> str:

@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from axon_tasks.deploy.history import GOOD
+from axon_tasks.deploy.release import GOOD
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -6,9 +6,10 @@ import re
 import sys
 import time
 
-from axon_tasks.errors import AxonError, UsageError
-from axon_tasks.tasks.base import Context, duration, ended_like_ctrl_c, one_environment, task, whole
-from axon_tasks.tasks.deploy import HELP, command_line, show_failure
+from axon_tasks.errors import UsageError
+from axon_tasks.tasks.alone import run_plan
+from axon_tasks.tasks.base import Context, duration, one_environment, task, whole
+from axon_tasks.tasks.deploy import HELP, command_line
 
 _ENV = "Environment of hosts.yml to work on; required."
 
@@ -101,12 +102,10 @@ def rollback(
             hint=f"See which there are: fab history --env={environment.name}",
         )
     from axon_tasks.deploy import rollback as rolling
-    from axon_tasks.deploy import runner
-    from axon_tasks.deploy.connections import Connections
     from axon_tasks.deploy.preview import preview
     from axon_tasks.deploy.run import Options
     from axon_tasks.deploy.timeline import Recorder
-    from axon_tasks.report import console, live, outcome
+    from axon_tasks.report import console
     from axon_tasks.report import plan as shown
 
     recorder = Recorder(
@@ -123,26 +122,7 @@ def rollback(
         console.write_line(sys.stdout, shown.text(planned, rolling.steps(planned, to), title))
         return
     began = time.monotonic()
-    try:
-        with (
-            ended_like_ctrl_c(),
-            Connections(project, recorder, prepare=not sequential) as connections,
-            live.screen(sys.stdout, [environment.name]) as screen,
-        ):
-            run = runner.alone(
-                project,
-                connections,
-                environment,
-                options,
-                screen.listener(environment.name),
-                lambda run: rolling.steps(run, to),
-                lambda: screen.line(outcome.STOPPING),
-            )
-    except AxonError as failed:
-        recorder.finish(outcome="failed", exit_code=failed.code)
-        show_failure(failed)
-        raise
-    recorder.finish(outcome="ok", exit_code=0)
+    run = run_plan(project, environment, options, recorder, lambda run: rolling.steps(run, to))
     for text in run.warnings:
         console.write_line(sys.stderr, f"Warning: {console.one_line(text)}")
     console.write_line(sys.stdout, console.summary(run, time.monotonic() - began))

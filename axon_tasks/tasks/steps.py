@@ -6,9 +6,9 @@ import sys
 
 from invoke.collection import Collection
 
-from axon_tasks.errors import AxonError
-from axon_tasks.tasks.base import Context, duration, ended_like_ctrl_c, one_environment, task
-from axon_tasks.tasks.deploy import HELP, command_line, show_failure
+from axon_tasks.tasks.alone import run_plan
+from axon_tasks.tasks.base import Context, duration, one_environment, task
+from axon_tasks.tasks.deploy import HELP, command_line
 
 
 def _run(
@@ -23,12 +23,11 @@ def _run(
 ) -> None:
     project, environment = one_environment(env, hosts_file)
     patience = duration(wait_lock or "0", "wait-lock")
-    from axon_tasks.deploy import alone, runner
-    from axon_tasks.deploy.connections import Connections
+    from axon_tasks.deploy import alone
     from axon_tasks.deploy.preview import preview
     from axon_tasks.deploy.run import Options
     from axon_tasks.deploy.timeline import Recorder
-    from axon_tasks.report import console, live, outcome, state
+    from axon_tasks.report import console, state
     from axon_tasks.report import plan as shown
 
     recorder = Recorder(command=command_line(), folder=None if dry_run else project.root)
@@ -41,26 +40,7 @@ def _run(
         title = f"the step {name} of {environment.name}"
         sys.stdout.write(shown.text(planned, alone.steps(planned, name), title) + "\n")
         return
-    try:
-        with (
-            ended_like_ctrl_c(),
-            Connections(project, recorder) as connections,
-            live.screen(sys.stdout, [environment.name]) as screen,
-        ):
-            run = runner.alone(
-                project,
-                connections,
-                environment,
-                options,
-                screen.listener(environment.name),
-                lambda run: alone.steps(run, name),
-                lambda: screen.line(outcome.STOPPING),
-            )
-    except AxonError as failed:
-        recorder.finish(outcome="failed", exit_code=failed.code)
-        show_failure(failed)
-        raise
-    recorder.finish(outcome="ok", exit_code=0)
+    run = run_plan(project, environment, options, recorder, lambda run: alone.steps(run, name))
     if name == "inspect":
         console.write_line(sys.stdout, state.inspection(run))
     elif name == "stage":

@@ -174,7 +174,9 @@ def test_what_is_not_stopped_yet_is_held_back(run: Run, project: Project, tmp_pa
         (jobs / name / "cmd").write_text(body)
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes/running").write_text(f"{runs}\n{ending}\n{done}\n")
-    result = run(in_folder(docker.hold_back(project.environment("prod")), tmp_path))
+    result = run(
+        in_folder(docker.hold_back(project.environment("prod"), "/var/lib/axon/shop/prod/jobs"), tmp_path)
+    )
     assert (0, [f"held={runs}", f"ending={ending}"]) == (result.returncode, result.stdout.splitlines()), (
         result.stderr
     )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -110,6 +112,24 @@ class Product:
             return answer.status, answer.getheader("X-Version") or ""
         finally:
             connection.close()
+
+    @contextmanager
+    def under_load(self, *, keep_alive: int = 6, pause: float = 1.0) -> Iterator[dict[str, Any]]:
+        """Clients that ask all the time of the block, and a moment before and after it; what they saw stands there then."""
+        load = [
+            sys.executable, "-m", "axon_tasks.lab.load", "--address", EDGE, "--host", self.domain,
+            "--seconds", "120", "--keep-alive", str(keep_alive), "--one-shot", "6",
+        ]  # fmt: skip
+        running = subprocess.Popen(load, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        seen: dict[str, Any] = {}
+        try:
+            time.sleep(pause)
+            yield seen
+            time.sleep(pause)
+        finally:
+            running.send_signal(signal.SIGTERM)
+            said, errors = running.communicate(timeout=60)
+        seen.update(json.loads(said), errors=errors)
 
     @contextmanager
     def holding(self) -> Iterator[None]:

@@ -10,7 +10,8 @@ import pytest
 from axon_tasks.commands import docker
 from axon_tasks.commands.shell import Var
 from axon_tasks.deploy import history
-from axon_tasks.deploy.history import FAILED, ROLLED_BACK, Past, State
+from axon_tasks.deploy.history import Past, State
+from axon_tasks.deploy.release import FAILED, ROLLED_BACK
 from axon_tasks.report import history as report
 
 DIGEST = "sha256:" + "ab" * 32

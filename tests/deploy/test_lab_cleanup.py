@@ -6,8 +6,6 @@ import io
 import json
 import os
 import signal
-import subprocess
-import sys
 import tarfile
 import threading
 import time
@@ -323,12 +321,6 @@ def test_a_deploy_during_a_cleanup_is_told_who_works(shop: Product) -> None:
 def test_cleaning_up_during_deploys_under_load(shop: Product) -> None:
     """Deploys and cleanups side by side under load: no request fails, no cleanup fails, and nothing needed is missing."""
     shop.serve("v1")
-    load = [
-        sys.executable, "-m", "axon_tasks.lab.load", "--address", "10.77.0.10", "--host", shop.domain,
-        # No keep-alive: a reload by another test's first deploy costs such clients a request, and that is nginx's own.
-        "--seconds", "120", "--keep-alive", "0", "--one-shot", "6",
-    ]  # fmt: skip
-    running = subprocess.Popen(load, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     done = threading.Event()
     cleanups: list[dict[str, Any]] = []
 
@@ -337,22 +329,21 @@ def test_cleaning_up_during_deploys_under_load(shop: Product) -> None:
             cleanups.append(clean(shop, "--keep=0"))
 
     cleaning = threading.Thread(target=keep_cleaning)
-    cleaning.start()
     codes = []
-    try:
-        for tag in ("v2", "v3", "v4", "v1"):
-            for _ in range(6):
-                codes.append(shop.deploy(tag).returncode)
-                if codes[-1] == 0:
-                    break
-    finally:
-        done.set()
-        cleaning.join(60)
-        running.send_signal(signal.SIGTERM)
-        said, errors = running.communicate(timeout=60)
-    result = json.loads(said)
+    # No keep-alive: a reload by another test's first deploy costs such clients a request, and that is nginx's own.
+    with shop.under_load(keep_alive=0, pause=0) as result:
+        cleaning.start()
+        try:
+            for tag in ("v2", "v3", "v4", "v1"):
+                for _ in range(6):
+                    codes.append(shop.deploy(tag).returncode)
+                    if codes[-1] == 0:
+                        break
+        finally:
+            done.set()
+            cleaning.join(60)
     assert ({0, 3}, 4) == ({0, 3} | set(codes), codes.count(0))
-    assert ([], (200, "v1")) == (result["examples"], shop.get()), errors
+    assert ([], (200, "v1")) == (result["examples"], shop.get()), result
     assert {"v1", "v4"} <= set(images(shop))
     assert len(cleanups) > 1
     assert [] == [one for outcome in cleanups for one in outcome["failed"] + outcome["errors"]]

@@ -80,11 +80,16 @@ sweep_state() {
     for sweep_name in current ports slot_b lock.owner journal audit.log; do
         sweep_temporaries "$state" "$sweep_name"
     done
-    for sweep_file in "$state/releases"/.*.json.*; do
+    sweep_of_releases "$state/releases" json
+}
+
+# sweep_of_releases DIRECTORY KIND: the same beside files that are named by a release, .RELEASE.KIND.PID.
+sweep_of_releases() {
+    for sweep_file in "$1"/.*."$2".*; do
         sweep_name=${sweep_file##*/.}
         sweep_id=${sweep_name%%.*} sweep_pid=${sweep_name##*.}
         case $sweep_id$sweep_pid in '' | *[!0-9]*) continue ;; esac
-        [ "$sweep_name" = "$sweep_id.json.$sweep_pid" ] || continue
+        [ "$sweep_name" = "$sweep_id.$2.$sweep_pid" ] || continue
         [ -f "$sweep_file" ] && [ ! -L "$sweep_file" ] && is_old "$sweep_file" && sweep staging "$sweep_file"
     done
     return 0
@@ -97,12 +102,9 @@ sweep_started() {
             [ ! -f "$sweep_file" ] || sweep start "$sweep_file"
         done
     done
-    for sweep_file in "$state/started"/.*.run.* "$state/started"/.*.env.*; do
-        sweep_name=${sweep_file##*/.}
-        case ${sweep_name%%.*}${sweep_name##*.} in '' | *[!0-9]*) continue ;; esac
-        [ -f "$sweep_file" ] && [ ! -L "$sweep_file" ] && is_old "$sweep_file" && sweep staging "$sweep_file"
+    for sweep_kind in run env; do
+        sweep_of_releases "$state/started" "$sweep_kind"
     done
-    return 0
 }
 
 # sweep_nginx: the same beside this environment's nginx files, and the copy that was not finished.

@@ -74,8 +74,9 @@ have_network() {
 environment_now() {
     if [ -n "$env_file" ]; then
         cat "$env_file" || fail 35 "cannot read $env_file"
-        if [ -n "$env_checksum" ] && [ "$(sha256sum <"$env_file" | cut -c 1-64)" != "$env_checksum" ]; then
-            fail 36 "$env_file is not what was kept there"
+        if [ -n "$env_checksum" ]; then
+            environment_sum=$(sha256sum <"$env_file")
+            [ "${environment_sum%% *}" = "$env_checksum" ] || fail 36 "$env_file is not what was kept there"
         fi
         echo
     fi
@@ -145,5 +146,6 @@ start() {
     fi
     tell container "$container"
     tell id "$(printf '%s\n' "$start_id" | tail -n 1)"
-    tell environment "$(printf '%s\n' "$start_env" | sha256sum | cut -c 1-64)"
+    start_sum=$(printf '%s\n' "$start_env" | sha256sum)
+    tell environment "${start_sum%% *}"
 }
