@@ -178,6 +178,7 @@ def choose(run: Deployment, past: Past, to: str) -> None:
         instant=_still_runs(run, past, release),
         instead_of=now,
         replaced=known.records.get(now, {}),
+        forward=history.is_release(now) and int(known.origin(release)) > int(known.origin(now)),
     )
     run.again = again
     if again.instant:

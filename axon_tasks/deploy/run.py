@@ -64,6 +64,7 @@ class Again(NamedTuple):
         instant: Whether it still runs everywhere: then nothing has to be started.
         instead_of: The release that it takes over from.
         replaced: The record of that.
+        forward: Whether that one ran what is older: going on from it is no judgement of it.
     """
 
     release: str
@@ -72,6 +73,7 @@ class Again(NamedTuple):
     instant: bool
     instead_of: str
     replaced: Mapping[str, Any]
+    forward: bool = False
 
 
 @dataclass

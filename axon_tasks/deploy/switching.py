@@ -169,7 +169,7 @@ def record_step(run: Deployment, needs: tuple[str, ...]) -> Step:
         record = _record(run)
         made = Batch("record", sudo=True)
         made.add(records.write_release(run.environment, release.id, record), label="record")
-        if run.again and run.again.replaced:
+        if run.again and run.again.replaced and not run.again.forward:
             taken_back = {**run.again.replaced, "outcome": ROLLED_BACK}
             made.add(
                 records.note_release(run.environment, run.again.instead_of, taken_back), label="rolled back"

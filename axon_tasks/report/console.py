@@ -135,7 +135,8 @@ def summary(run: Deployment, seconds: float) -> str:
     lines = [f"Done in {seconds:.2f} s: {release.reference} serves {where}"]
     if run.again:
         how = "it still ran" if run.again.instant else f"started as release {run.again.release} was"
-        lines.append(f"Rolled back from release {run.again.instead_of}; {how}.")
+        way = "forward" if run.again.forward else "back"
+        lines.append(f"Rolled {way} from release {run.again.instead_of}; {how}.")
     if run.retired:
         lines.append("The release before it has been removed.")
     elif run.retiring:

@@ -45,7 +45,9 @@ def history(
         fab history --env=prod --audit
     """
     project, environment = one_environment(env, hosts_file)
-    count = whole(limit, "limit") or 20
+    count = whole(limit, "limit")
+    if not count:
+        raise UsageError(f"--limit={limit}: a whole number from 1 is needed.")
     from axon_tasks.deploy import history as past
     from axon_tasks.remote import Fleet
     from axon_tasks.report import console

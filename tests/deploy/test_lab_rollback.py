@@ -92,6 +92,22 @@ def test_a_rollback_brings_back_the_same_bytes_with_the_same_settings(
 
     forward = product.fab("rollback", "--env=prod", f"--to={replaced['id']}")
     assert (0, (200, "v2")) == (forward.returncode, product.get()), forward.stdout + forward.stderr
+    assert "Rolled forward from release" in forward.stdout
+    _, left, *_ = history(product).values()
+    assert ("ok", True) == (left["outcome"], left["previous"])
+
+
+def test_whoever_went_forward_again_can_go_back(product: Product) -> None:
+    """A release that was left to go forward is still good: back and forth between two that run, and back once more."""
+    product.on("app1")
+    product.serve("v1")
+    with product.holding():
+        product.serve("v2")
+        newest, *_ = history(product)
+        steps = (("v1", ()), ("v2", (f"--to={newest}",)), ("v1", ()))
+        for tag, to in steps:
+            done = product.fab("rollback", "--env=prod", *to)
+            assert (0, (200, tag)) == (done.returncode, product.get()), done.stdout + done.stderr
 
 
 def test_no_request_fails_while_releases_are_rolled_back(product: Product) -> None:

@@ -55,6 +55,10 @@ def test_help_has_examples_and_exit_codes() -> None:
         (["deploy", "--env=prod", "v2"], "there is no 'v2'"),
         (["-H", "10.77.0.10", "deploy", "--env=prod"], "takes its servers from hosts.yml"),
         (["steps.pull", "--env=nowhere"], "nowhere"),
+        (["history", "--env=prod", "--limit=0"], "a whole number from 1"),
+        (["history", "--env=prod", "--limit="], "a whole number from 1"),
+        (["rollback", "--env=prod", "--to=v1"], "the id of a release is needed"),
+        (["rollback", "--env=prod,staging"], "takes one environment"),
     ],
 )
 def test_wrong_usage_exits_with_2(words: list[str], expected: str) -> None:
