@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from conftest import Product
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.usefixtures("uncovered")]
 
 REGISTRY = "10.77.0.5:5000"
 OLD = "touch -d '2 days ago'"

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from conftest import Product
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.usefixtures("uncovered")]
 
 PROJECT = Path(__file__).resolve().parents[2]
 

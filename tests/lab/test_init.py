@@ -14,7 +14,7 @@ from isolated import isolated
 
 from axon_tasks.lab import init
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.usefixtures("uncovered")]
 
 
 class EndOfTestError(Exception):

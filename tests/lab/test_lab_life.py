@@ -22,7 +22,7 @@ from axon_tasks.lab import lab as lab_module
 from axon_tasks.lab.hosts import cgroup_name
 from axon_tasks.lab.images import IMAGE, build_sample
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.usefixtures("uncovered")]
 
 
 def living() -> list[str]:

@@ -15,7 +15,7 @@ import pytest
 from axon_tasks.errors import UsageError
 from axon_tasks.lab.many import IDENTITY, many
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.usefixtures("uncovered")]
 
 
 def listens(address: str, port: int) -> bool:

@@ -251,12 +251,21 @@ class TestWaiting:
             assert good.error() is None
             assert 3 == good.result()["a"].exit_code
 
-    def test_as_completed(self, connection: Connection) -> None:
+    def test_as_completed(self, connection: Connection, tmp_path: Path) -> None:
         """Batches come in the order in which they end, also those that failed."""
+        # Each ends only once it is let go, after the one before it has come: no clock decides.
         pending = [
-            Batch(f"b{naps}").add(f"sleep {naps}; exit {naps}").start(connection) for naps in (2, 0, 1)
+            Batch(f"b{number}")
+            .add(f"until [ -e {tmp_path}/{number} ]; do sleep 0.1; done; exit {number}")
+            .start(connection)
+            for number in (2, 0, 1)
         ]
-        assert ["b0", "b1", "b2"] == [one.name for one in as_completed(*pending)]
+        came = []
+        (tmp_path / "0").touch()
+        for one in as_completed(*pending, timeout=60):
+            came.append(one.name)
+            (tmp_path / f"{len(came)}").touch()
+        assert ["b0", "b1", "b2"] == came
 
     def test_as_completed_with_a_deadline(self, connection: Connection) -> None:
         """Those that are too late are named."""

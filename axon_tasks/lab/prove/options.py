@@ -84,4 +84,4 @@ class Options:
     @classmethod
     def quickly(cls, only: tuple[str, ...] = PARTS, seed: int = 1) -> Options:
         """A smoke test: a little of every part."""
-        return cls(only, seed, switches=3, requests=2000, kills=1, boundaries=2, cuts=1, races=2, inputs=2)
+        return cls(only, seed, switches=3, requests=2000, kills=1, boundaries=1, cuts=1, races=2, inputs=2)
