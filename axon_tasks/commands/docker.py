@@ -96,7 +96,7 @@ class Candidate(NamedTuple):
     @property
     def probe_address(self) -> str:
         """Where the app server itself reaches the container."""
-        return "127.0.0.1" if self.bind == "0.0.0.0" else self.bind  # noqa: S104  (compared, not bound)
+        return probe_address(None if self.bind == "0.0.0.0" else self.bind)  # noqa: S104  (compared, not bound)
 
 
 def _place(environment: Environment) -> dict[str, str]:
@@ -403,6 +403,38 @@ def health(candidate: Candidate) -> str:
         successes=settings.successes,
         honour_docker=int(settings.docker),
     )
+
+
+#: One container for `look_containers`: what the script reads of it, and the rest as JSON on the same line.
+_LOOK = (
+    '{{.State.Status}} {{or (index .Config.Labels "axon.port") "-"}} {{.Id}} '
+    '{"id":{{json .Id}},"status":{{json .State.Status}},"exit_code":{{json .State.ExitCode}},'
+    '"oom_killed":{{json .State.OOMKilled}},"started":{{json .State.StartedAt}},"restarts":{{json .RestartCount}},'
+    '"health":{{if .State.Health}}{{json .State.Health.Status}}{{else}}""{{end}}}'
+)
+
+
+def probe_address(private_address: str | None) -> str:
+    """Where an app server itself reaches its containers: where they are published, or on loopback."""
+    return private_address or "127.0.0.1"
+
+
+def look(environment: Environment, address: str) -> str:
+    """Each of the environment's containers as Docker describes it, and what it answers to a health check.
+
+    Args:
+        environment: Whose containers.
+        address: Where this server reaches them.
+    """
+    return script(
+        "look_containers", ("http", "look"), **_place(environment), **probe_values(environment),
+        address=address, look_format=_LOOK,
+    )  # fmt: skip
+
+
+def stats(environment: Environment) -> str:
+    """What each running container of the environment uses, and how often it was started again."""
+    return script("look_stats", ("look",), **_place(environment))
 
 
 def container_state(container: str) -> str:

@@ -159,11 +159,36 @@ def render(wanted: Wanted) -> Files:
     return Files(*(_sealed(text, wanted.seal) for text in texts))
 
 
-def upstream_targets(text: str) -> tuple[str, ...]:
-    """The `ADDRESS:PORT`s of the first upstream in a file, without backups: how a single upstream is read."""
-    block = re.search(r"upstream\s+[\w.-]+\s*\{([^}]*)\}", re.sub(r"#[^\n]*", "", text))
+def upstream_targets(text: str, name: str = "") -> tuple[str, ...]:
+    """The `ADDRESS:PORT`s of an upstream in a file, without backups.
+
+    Args:
+        text: The file.
+        name: Of the upstream; by default the first one, as a single one is read.
+    """
+    called = re.escape(name) if name else r"[\w.-]+"
+    block = re.search(rf"upstream\s+{called}\s*\{{([^}}]*)\}}", re.sub(r"#[^\n]*", "", text))
     servers = re.findall(r"\bserver\s+([^\s;]+)([^;]*);", block.group(1)) if block else []
     return tuple(target for target, parameters in servers if "backup" not in parameters.split())
+
+
+def targets(environment: Environment, upstream: str, slot: str) -> tuple[str, ...]:
+    """To what nginx sends requests: where there are slots, the flag decides.
+
+    Args:
+        environment: Whose traffic.
+        upstream: The content of its upstream file.
+        slot: The slot that the flag selects.
+    """
+    named = naming.upstream_name(environment.product, environment.name, slot)
+    is_there = re.search(rf"\bupstream\s+{re.escape(named)}\s*\{{", upstream)
+    return upstream_targets(upstream, named if is_there else "")
+
+
+def is_changed_by_hand(text: str, environment: Environment) -> bool:
+    """Whether somebody has changed a file that this tool had written."""
+    found = _SEAL.search(text) if is_ours(text, environment) else None
+    return found is not None and found[2] != _digest(text[: found.start()] + text[found.end() :])
 
 
 def _place(environment: Environment) -> dict[str, str | float]:
@@ -208,6 +233,24 @@ def inspect_file(environment: Environment, kind: str) -> str:
 def inspect_state(environment: Environment) -> str:
     """Which slot serves by the flag, and the record of the current release."""
     return script("inspect_state", ("inspect",), **_place(environment))
+
+
+def look_through(environment: Environment, times: int) -> str:
+    """Health checks from this server through nginx, which says by whom each was answered.
+
+    Args:
+        environment: Whose site.
+        times: How many.
+    """
+    return script(
+        "look_through", ("http", "look"), **probe_values(environment),
+        http_port=environment.nginx.http_port, probe_path=PROBE_PATH, domain=_name(environment), look_times=times,
+    )  # fmt: skip
+
+
+def _name(environment: Environment) -> str:
+    """A name that the site answers to; nginx would not match the asterisk itself."""
+    return environment.domain.replace("*", "axon-probe")
 
 
 def stage(environment: Environment, files: Files) -> str:
@@ -278,6 +321,5 @@ def switch(wanted: Switch) -> str:
         record=records.text(wanted.record) if wanted.record else "",
         http_port=environment.nginx.http_port,
         probe_path=PROBE_PATH,
-        # A name that the site answers to; nginx would not match the asterisk itself.
-        domain=environment.domain.replace("*", "axon-probe"),
+        domain=_name(environment),
     )

@@ -17,8 +17,10 @@ from axon_tasks.remote import Batch
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from axon_tasks.config import Environment
+    from axon_tasks.config.project import Nginx
     from axon_tasks.deploy.run import Deployment
-    from axon_tasks.remote import BatchResult
+    from axon_tasks.remote import BatchResult, Section
 
 
 def _nothing_more(_server: str, _batch: Batch) -> None:
@@ -48,9 +50,9 @@ def inspect_step(
         asked = Batch("inspect")
         before(server, asked)
         if server in environment.system:
-            _ask_system(run, asked)
+            ask_system(environment, asked)
         if server in environment.app:
-            _ask_app(run, asked, reserve=reserve)
+            ask_app(environment, asked, reserve=reserve)
         return asked
 
     def learn(results: Mapping[str, BatchResult]) -> Report:
@@ -101,7 +103,7 @@ def _read(run: Deployment, server: str, result: BatchResult) -> list[AxonError]:
         if server in run.environment.system:
             run.system[server] = _read_system(run, server, result)
         if server in run.environment.app:
-            run.app[server] = _read_app(run, server, result)
+            run.app[server] = read_app(server, result, run.environment)
             return problems.check_app(run.app[server], run.environment.env_file, server)
     except AxonError as error:
         return [error]
@@ -129,42 +131,72 @@ def disagreement(run: Deployment) -> list[AxonError]:
     ]
 
 
-def _ask_system(run: Deployment, batch: Batch) -> None:
-    batch.add(nginx.inspect(), label="nginx")
-    batch.add(nginx.inspect_running(run.environment), label="running", sudo=True)
-    batch.add(nginx.inspect_included(run.environment), label="included", sudo=True)
-    batch.add(nginx.inspect_valid(run.environment), label="valid", sudo=True)
-    batch.add(nginx.inspect_state(run.environment), label="state", sudo=True)
-    batch.add(nginx.inspect_file(run.environment, "upstreams"), label="upstream", sudo=True)
-    batch.add(nginx.inspect_file(run.environment, "sites"), label="site", sudo=True)
+def ask_system(environment: Environment, batch: Batch, *, place: str = "", test: bool = True) -> None:
+    """Ask a system server about nginx and about what is recorded there; `read_system` reads it.
+
+    Args:
+        environment: About which environment.
+        batch: Where it is added.
+        place: Stands before each label, where one batch asks about several environments.
+        test: Whether nginx's configuration is to be tested, which takes long where there are many sites.
+    """
+    batch.add(nginx.inspect(), label=f"{place}nginx")
+    batch.add(nginx.inspect_running(environment), label=f"{place}running", sudo=True)
+    batch.add(nginx.inspect_included(environment), label=f"{place}included", sudo=True)
+    if test:
+        batch.add(nginx.inspect_valid(environment), label=f"{place}valid", sudo=True)
+    batch.add(nginx.inspect_state(environment), label=f"{place}state", sudo=True)
+    batch.add(nginx.inspect_file(environment, "upstreams"), label=f"{place}upstream", sudo=True)
+    batch.add(nginx.inspect_file(environment, "sites"), label=f"{place}site", sudo=True)
 
 
-def _ask_app(run: Deployment, batch: Batch, *, reserve: bool) -> None:
+def ask_app(environment: Environment, batch: Batch, *, reserve: bool = False, place: str = "") -> None:
+    """Ask an app server about Docker and the environment's containers; `read_app` reads it.
+
+    Args:
+        environment: About which environment.
+        batch: Where it is added.
+        reserve: Whether it may choose the environment's two ports; without it nothing is changed.
+        place: Stands before each label, where one batch asks about several environments.
+    """
     ports = docker.reserve_ports if reserve else docker.reserved_ports
-    batch.add(docker.info(), label="docker")
-    batch.add(docker.containers(), label="containers")
-    batch.add(ports(run.environment), label="ports")
-    if run.environment.env_file:
-        batch.add(docker.env_file(run.environment.env_file), label="env_file")
+    batch.add(docker.info(), label=f"{place}docker")
+    batch.add(docker.containers(), label=f"{place}containers")
+    batch.add(ports(environment), label=f"{place}ports")
+    if environment.env_file:
+        batch.add(docker.env_file(environment.env_file), label=f"{place}env_file")
 
 
-def _read_system(run: Deployment, server: str, result: BatchResult) -> parse.SystemFacts:
+def read_system(server: str, told: Mapping[str, Section], *, place: str = "") -> parse.SystemFacts:
+    """What a system server said, without a judgement.
+
+    Args:
+        server: Its name.
+        told: What `ask_system` asked for.
+        place: As it was given there.
+
+    Raises:
+        AxonError: It could not say, or what it said makes no sense.
+    """
     for label, doing in (("nginx", "inspecting nginx"), ("running", "looking for nginx's master"),
                          ("included", "reading nginx's configuration"), ("state", "reading the state"),
                          ("upstream", "reading the upstream"), ("site", "reading the site")):  # fmt: skip
-        must(server, doing, result[label])
-    nginx_told = "\n".join(result[label].stdout for label in ("nginx", "running", "included", "valid"))
-    told = parse.parse_system(
-        server, nginx_told, *(result[label].stdout for label in ("state", "upstream", "site"))
+        must(server, doing, told[place + label])
+    parts = [one for one in ("nginx", "running", "included", "valid") if place + one in told]
+    nginx_told = "\n".join(told[place + label].stdout for label in parts)
+    return parse.parse_system(
+        server, nginx_told, *(told[place + label].stdout for label in ("state", "upstream", "site"))
     )
+
+
+def _read_system(run: Deployment, server: str, result: BatchResult) -> parse.SystemFacts:
+    told = read_system(server, result)
     place = run.environment.nginx
     if not told.running:
         raise StepFailedError(f"{server}: nginx is not running", hint="Start it: systemctl start nginx")
     if not told.included:
         raise StepFailedError(
-            f"{server}: {place.config} does not include {place.directory}",
-            hint=f"Set nginx up once: printf 'include {place.directory}/upstreams/*.conf;\\ninclude"
-            f" {place.directory}/sites/*.conf;\\n' > /etc/nginx/conf.d/axon.conf (README, 'Your own servers')",
+            f"{server}: {place.config} does not include {place.directory}", hint=include_hint(place)
         )
     for text in (told.upstream, told.site):
         if text.startswith("# axon-tasks:") and not nginx.is_ours(text, run.environment):
@@ -176,20 +208,35 @@ def _read_system(run: Deployment, server: str, result: BatchResult) -> parse.Sys
     return told
 
 
-def _read_app(run: Deployment, server: str, result: BatchResult) -> parse.AppFacts:
+def include_hint(place: Nginx) -> str:
+    """How nginx is made to read what this tool writes."""
+    return (
+        f"Set nginx up once: printf 'include {place.directory}/upstreams/*.conf;\\ninclude"
+        f" {place.directory}/sites/*.conf;\\n' > /etc/nginx/conf.d/axon.conf (README, 'Your own servers')"
+    )
+
+
+def read_app(
+    server: str, told: Mapping[str, Section], environment: Environment, *, place: str = ""
+) -> parse.AppFacts:
+    """What an app server said, without a judgement; its parameters are those of `read_system`.
+
+    Raises:
+        AxonError: It could not say, or what it said makes no sense.
+    """
     for label, doing in (("docker", "asking Docker"), ("containers", "listing containers"),
                          ("ports", "choosing ports")):  # fmt: skip
-        must(server, doing, result[label])
-    told = parse.pairs(result["docker"].stdout)
+        must(server, doing, told[place + label])
+    daemon = parse.pairs(told[f"{place}docker"].stdout)
     return parse.AppFacts(
         server=server,
-        docker=told.get("version", ""),
-        free_bytes=(parse.number(told.get("free", "")) or 0) * 1024,
-        env_file=parse.parse_env_file(server, result["env_file"].stdout)
-        if run.environment.env_file
+        docker=daemon.get("version", ""),
+        free_bytes=(parse.number(daemon.get("free", "")) or 0) * 1024,
+        env_file=parse.parse_env_file(server, told[f"{place}env_file"].stdout)
+        if environment.env_file
         else "ok",
-        ports=parse.parse_ports(server, result["ports"].stdout),
-        containers=parse.parse_containers(server, result["containers"].stdout, run.environment),
+        ports=parse.parse_ports(server, told[f"{place}ports"].stdout),
+        containers=parse.parse_containers(server, told[f"{place}containers"].stdout, environment),
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from axon_tasks.deploy.release import GOOD
+from axon_tasks.report import columns
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,12 +21,7 @@ def table(past: Past, found: Sequence[Entry]) -> str:
     """One line per release, the newest first; what serves has a `>`, and what a rollback goes back to a `<`."""
     if not found:
         return f"{past.environment}: no release is recorded on {past.server}"
-    cells = [_HEADS, *map(_row, found)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(_HEADS) - 1)]
-    lines = [
-        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]).rstrip()
-        for row in cells
-    ]
+    lines = columns.lines(_HEADS, [_row(one) for one in found])
     lines.append(f"\n> serves on {past.server}")
     back = next((one for one in found if one.previous), None)
     if back:

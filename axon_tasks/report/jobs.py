@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from axon_tasks.deploy.background import RETIRE
 from axon_tasks.deploy.owner import in_one_unit
 from axon_tasks.remote.text import sanitize
+from axon_tasks.report import columns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,14 +32,7 @@ def table(answer: Answer) -> str:
     ]
     if not rows:
         return "" if answer.errors else f"{answer.environment}: no background jobs"
-    cells = [_HEADS, *(tuple(sanitize(cell) for cell in row) for row in rows)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(_HEADS) - 1)]
-    return "\n".join(
-        "  ".join(
-            [*(cell.ljust(width) for cell, width in zip(row[:-1], widths, strict=True)), row[-1]]
-        ).rstrip()
-        for row in cells
-    )
+    return "\n".join(columns.lines(_HEADS, rows))
 
 
 def details(answer: Answer) -> str:

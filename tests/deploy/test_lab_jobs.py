@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from schemas import conforming
 
 from axon_tasks.config import load
 from axon_tasks.deploy import background
@@ -20,7 +20,7 @@ from axon_tasks.remote import Batch, Fleet, jobs
 if TYPE_CHECKING:
     from conftest import Product
 
-pytestmark = [pytest.mark.lab, pytest.mark.usefixtures("uncovered")]
+pytestmark = pytest.mark.lab
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -39,7 +39,7 @@ def start(
 
 def listed(product: Product, *more: str) -> tuple[int, list[dict[str, Any]]]:
     said = product.fab("jobs.list", "--env=prod", "--json", *more)
-    return said.returncode, json.loads(said.stdout)["jobs"]
+    return said.returncode, conforming("jobs", said.stdout)["jobs"]
 
 
 def test_a_killed_deployer_leaves_its_job(product: Product, prod: dict[str, Any], tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_a_killed_deployer_leaves_its_job(product: Product, prod: dict[str, Any]
         [*command, f"--hosts-file={elsewhere}/hosts.yml"], env={**os.environ, "HOME": str(elsewhere)},
         cwd=PROJECT, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
-    (job,) = json.loads(shown.stdout)["jobs"]
+    (job,) = conforming("jobs", shown.stdout)["jobs"]
     assert ("done", 0) == (job["state"], job["exit_code"])
     assert "removed" in job["log"]
     product.settle(servers=("app1",))
@@ -128,7 +128,7 @@ def test_a_dead_server_does_not_hide_the_others(product: Product) -> None:
         assert "Traceback" not in said.stderr
     as_json = product.fab("jobs.list", "--env=prod", "--json")
     assert (["app1"], ["app2"]) == tuple(
-        [one["server"] for one in json.loads(as_json.stdout)[key]] for key in ("jobs", "errors")
+        [one["server"] for one in conforming("jobs", as_json.stdout)[key]] for key in ("jobs", "errors")
     )
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from reading import until_it_says
+from schemas import conforming
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -93,7 +94,7 @@ def note(product: Product) -> dict[str, Any]:
 def standing(product: Product) -> str:
     said = product.fab("lock.status", "--env=prod", "--json")
     assert 0 == said.returncode, said.stderr
-    return str(json.loads(said.stdout)["state"])
+    return str(conforming("lock", said.stdout)["state"])
 
 
 def paste(command: str) -> subprocess.CompletedProcess[str]:
@@ -165,7 +166,7 @@ def test_the_status_of_a_lock(product: Product, deployers: Deployers) -> None:
     assert (0, "prod: nobody has the lock; nothing was done\n") == (nothing.returncode, nothing.stdout)
     product.settings["defaults"]["health"] = {"path": "/api/health", "timeout": "60s"}
     first = deployers.holding("sick")
-    shown = json.loads(product.fab("lock.status", "--env=prod", "--json").stdout)
+    shown = conforming("lock", product.fab("lock.status", "--env=prod", "--json").stdout)
     assert ("locked", first.pid) == (shown["state"], shown["owner"]["pid"])
     assert "--tag=sick" in product.fab("lock.status", "--env=prod").stdout
 

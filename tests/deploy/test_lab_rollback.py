@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from reading import until_it_says
+from schemas import conforming
 
 from axon_tasks.lab.images import build_sample
 
@@ -23,7 +24,7 @@ def history(product: Product) -> dict[str, dict[str, Any]]:
     """The releases as `fab history --json` tells them, by id, the newest first."""
     said = product.fab("history", "--env=prod", "--json")
     assert 0 == said.returncode, said.stderr
-    return {one["id"]: one for one in json.loads(said.stdout)["releases"]}
+    return {one["id"]: one for one in conforming("history", said.stdout)["releases"]}
 
 
 def inspected(product: Product, server: str) -> Any:

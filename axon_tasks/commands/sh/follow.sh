@@ -1,0 +1,14 @@
+# shellcheck shell=sh disable=SC2154  # set by the caller: program
+
+# until_gone: a program in a session of its own, ended with all that it has started once standard input ends.
+until_gone() {
+    exec 3<&0
+    # From a pipe: arguments can be seen by everybody.
+    printf '%s\n' "$program" | setsid sh -s 3<&- &
+    gone_program=$!
+    {
+        cat <&3 >/dev/null
+        kill -s TERM -- "-$gone_program"
+    } 2>/dev/null &
+    wait "$gone_program"
+}
