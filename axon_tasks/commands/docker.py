@@ -437,6 +437,23 @@ def stats(environment: Environment) -> str:
     return script("look_stats", ("look",), **_place(environment))
 
 
+def execute(container_id: str, words: tuple[str, ...], *, terminal: bool = False) -> str:
+    """Run a program in a container.
+
+    Args:
+        container_id: In which one.
+        words: The program and its arguments; a single word is a line for the container's shell.
+        terminal: Whether it has a terminal, and a keyboard.
+    """
+    run = ("sh", "-c", *words) if len(words) == 1 else words
+    return command("docker", "exec", *(("--interactive", "--tty") if terminal else ()), container_id, *run)
+
+
+def restart(container: str, seconds: float) -> str:
+    """Stop a container and start it again, with the time to stop that it has in a deploy."""
+    return command("docker", "restart", "--time", max(1, round(seconds)), container)
+
+
 def container_state(container: str) -> str:
     """The container's state as one JSON object, with restarts and, where it has one, Docker's health log."""
     return command(

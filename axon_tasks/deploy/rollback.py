@@ -66,6 +66,7 @@ def steps(run: Deployment, to: str = "") -> tuple[Step, ...]:
         to: The release to go back to, or forward again; empty for the one before the one that serves.
     """
     past = Past()
+    run.action = "rollback"
     # A release runs with the variables that were kept of it: today's file may be gone.
     run.environment = run.environment._replace(env_file=None)
 

@@ -92,6 +92,8 @@ class Deployment:
         split: The slot that each system server sends traffic to, where they differ.
         environments: SHA-256 of the variables of what was started, by app server.
         again: What is rolled back to; None for a deploy.
+        action: What is done, for records: `deploy`, `rollback` or `restart`.
+        restarts: The release that is restarted; empty if none is.
         began: When the run began (`time.monotonic`).
     """
 
@@ -120,6 +122,8 @@ class Deployment:
     files: dict[str, nginx.Files] = field(default_factory=dict)
     environments: dict[str, str] = field(default_factory=dict)
     again: Again | None = None
+    action: str = "deploy"
+    restarts: str = ""
     began: float = field(default_factory=time.monotonic)
 
     @property

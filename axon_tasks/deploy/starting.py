@@ -147,12 +147,12 @@ def start_step(run: Deployment, needs: tuple[str, ...], *, wait: bool = True) ->
 
     def batch(server: str) -> Batch:
         made = _start_batch(run, server)
-        return _add_health(made, run.candidate(server)) if wait else made
+        return add_health(made, run.candidate(server)) if wait else made
 
     def check(server: str, result: BatchResult) -> None:
         _check_start(run, server, result)
         if wait:
-            _must_be_healthy(run, server, result)
+            must_be_healthy(run, server, result)
 
     def learn(results: Mapping[str, BatchResult]) -> Report:
         if wait:
@@ -226,22 +226,29 @@ def health_step(run: Deployment, needs: tuple[str, ...]) -> Step:
         needs,
         servers=run.environment.app,
         reads=_things(run, f"containers of {run.environment.name}"),
-        batch=lambda server: _add_health(Batch("health"), run.candidate(server)),
+        batch=lambda server: add_health(Batch("health"), run.candidate(server)),
         fail_fast=True,
         timeout=lambda: run.environment.health.timeout + SHORT,
         listen=lambda server, line: tell_waiting(run, server, line),
-        check=lambda server, result: _must_be_healthy(run, server, result),
+        check=lambda server, result: must_be_healthy(run, server, result),
         learn=lambda results: Report("healthy", durations(results)),
     )
 
 
-def _add_health(batch: Batch, candidate: docker.Candidate) -> Batch:
+def add_health(batch: Batch, candidate: docker.Candidate) -> Batch:
+    """Wait until a release is healthy, in the same script as what comes before."""
     batch.add(docker.health(candidate), label="health")
     # Only a release that is healthy may come back by itself after a restart of the daemon.
     return batch.add(docker.restart_policy(candidate), label="restart_policy")
 
 
-def _must_be_healthy(run: Deployment, server: str, result: BatchResult) -> None:
+def must_be_healthy(run: Deployment, server: str, result: BatchResult) -> None:
+    """Judge what `add_health` has added.
+
+    Raises:
+        UnhealthyError: The release did not become healthy; with what its server says about it.
+        StepFailedError: It is healthy, and would not come back after a restart of the daemon.
+    """
     if not result["health"].ok:
         raise problems.UnhealthyError(diagnose(run, server, result["health"]))
     must(server, "setting the restart policy", result["restart_policy"])

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from axon_tasks.commands import docker, nginx, records
 from axon_tasks.commands.shell import Learnt
-from axon_tasks.deploy import background, problems
+from axon_tasks.deploy import background, problems, repeating
 from axon_tasks.deploy.converging import towards
 from axon_tasks.deploy.engine import Report, Step
 from axon_tasks.deploy.locking import must_hold
+from axon_tasks.deploy.owner import text_of
 from axon_tasks.deploy.release import FAILED, GOOD, ROLLED_BACK, git_commit, utc_now, who
 from axon_tasks.deploy.run import SHORT, durations
 from axon_tasks.deploy.servers import ServersFailedError, flatten
@@ -207,13 +208,21 @@ def _new_record(run: Deployment) -> dict[str, Any]:
     release, again = run.wanted(), run.again
     arguments = {server: docker.recorded_arguments(run.candidate(server)) for server in release.containers}
     return release.record(
-        action="rollback" if again else "deploy",
-        commit=str(again.record.get("git_commit", "")) if again else git_commit(run.project.root),
+        action=run.action,
+        commit=_commit(run),
         arguments=arguments,
         environments=run.environments,
         seconds=time.monotonic() - run.began,
-        of=again.release if again else "",
+        of=again.release if again else repeating.repeats(run),
     )
+
+
+def _commit(run: Deployment) -> str:
+    """The git commit that the release comes from: of one that ran before, the one that it had then."""
+    if run.again or run.restarts:
+        before = run.again.record if run.again else repeating.record(run)
+        return text_of(before, "git_commit")
+    return git_commit(run.project.root)
 
 
 def failure_batch(run: Deployment, error: AxonError) -> Batch:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from axon_tasks.deploy.logs import Line, Source
 
 #: One per server, in turn: cyan, yellow, magenta, green, blue, red (ECMA-48, SGR).
-_COLOURS = ("36", "33", "35", "32", "34", "31")
+COLOURS = ("36", "33", "35", "32", "34", "31")
 
 
 class Lines:
@@ -37,7 +37,7 @@ class Lines:
 
     def _text(self, line: Line) -> str:
         source = line.source
-        colour = self._colours.setdefault(source.server, _COLOURS[len(self._colours) % len(_COLOURS)])
+        colour = self._colours.setdefault(source.server, COLOURS[len(self._colours) % len(COLOURS)])
         where = _where(source)
         self._width = max(self._width, len(where))
         moment = f"{when(line)}  " if self._timestamps else ""

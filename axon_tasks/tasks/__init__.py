@@ -35,6 +35,7 @@ def namespace() -> Collection:
 
     from axon_tasks.remote import guard
     from axon_tasks.tasks import (
+        acting,
         bench,
         cleanup,
         config,
@@ -61,6 +62,8 @@ def namespace() -> Collection:
         looking.health,
         looking.logs,
         looking.stats,
+        acting.exec_,
+        acting.restart,
         timeline.timeline,
         cleanup.cleanup,
         demo.demo,

@@ -1,7 +1,11 @@
-"""Wrong flags end with exit status 2 and the nearest right one.
+"""What both programs do with the command line beyond what Invoke does.
 
-Invoke ends with status 1 and `No idea what '--evn=prod' is!`. Status 1 means to a script that a deploy was tried
-and the old release serves (design: exit codes), so usage errors must not share it.
+Wrong flags end with exit status 2 and the nearest right one. Invoke ends with status 1 and `No idea what '--evn=prod' is!`.
+Status 1 means to a script that a deploy was tried and the old release serves (design: exit codes), so usage errors must
+not share it.
+
+What stands behind `--` goes to the task that asks for it, word by word. Fabric takes it for a command of its own, which
+runs over a stock connection, and both programs join the words, so that quotes are lost.
 """
 
 from __future__ import annotations
@@ -18,6 +22,30 @@ from axon_tasks.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+
+#: Tasks that take what stands behind `--`.
+_TAKERS: set[str] = set()
+_rest: list[str] = []
+
+
+def takes_rest(name: str) -> None:
+    """Have what stands behind `--` go to a task."""
+    _TAKERS.add(name)
+
+
+def rest() -> tuple[str, ...]:
+    """The words behind `--`."""
+    return tuple(_rest)
+
+
+def _take_rest(program: Program) -> None:
+    """Keep the words behind `--` for the task, and from Fabric."""
+    named = {context.name for context in program.tasks}
+    words = list(program.argv)
+    if named & _TAKERS and "--" in words:
+        _rest[:] = words[words.index("--") + 1 :]
+        program.core.remainder = ""
 
 
 def _explained(error: ParseError, program: Program) -> UsageError:
@@ -47,6 +75,7 @@ def install() -> None:
     def parse_tasks(self: Program) -> None:
         try:
             original(self)
+            _take_rest(self)
         except ParseError as error:
             raise _explained(error, self) from None
         except ValueError as error:

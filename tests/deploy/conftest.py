@@ -66,9 +66,12 @@ class Product:
     def fab(
         self, *arguments: str, timeout: float = 120, variables: Mapping[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
-        path = self.write()
+        flag = f"--hosts-file={self.write()}"
+        # What stands behind `--` belongs to a command of its own.
+        words = [*arguments, "--"]
+        at = words.index("--")
         return subprocess.run(
-            self.command(*arguments, f"--hosts-file={path}"),
+            self.command(*words[:at], flag, *words[at:-1]),
             cwd=PROJECT,
             capture_output=True,
             text=True,

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import pty
+import struct
+import subprocess
+import termios
+import threading
+import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import subprocess
+    from collections.abc import Callable
+
+    from conftest import Product
+
+PROJECT = Path(__file__).resolve().parents[2]
 
 
 def until_it_says(running: subprocess.Popen[str], words: str) -> str:
@@ -17,3 +30,50 @@ def until_it_says(running: subprocess.Popen[str], words: str) -> str:
         if words in line:
             return said
     raise AssertionError(said)
+
+
+class Said:
+    """What was printed to a terminal so far, and its keyboard."""
+
+    def __init__(self, terminal: int) -> None:
+        self.text = ""
+        self._terminal = terminal
+        threading.Thread(target=self._collect, daemon=True).start()
+
+    def __str__(self) -> str:
+        return self.text
+
+    def type(self, keys: str) -> None:
+        """Press keys."""
+        os.write(self._terminal, keys.encode())
+
+    def _collect(self) -> None:
+        """Read until nobody writes to it any more."""
+        try:
+            while piece := os.read(self._terminal, 65536):
+                self.text += piece.decode(errors="replace")
+        except OSError:  # Linux's way of saying that the other side is closed (EIO)
+            return
+
+
+def in_a_terminal(
+    product: Product, *words: str, after: tuple[str, ...] = ()
+) -> tuple[subprocess.Popen[bytes], Said]:
+    """Start a command in a terminal of its own, 30 lines of 200 characters; what it prints is collected."""
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 200, 0, 0))
+    running = subprocess.Popen(
+        product.command(*words, f"--hosts-file={product.write()}", *after),
+        stdin=slave, stdout=slave, stderr=slave, start_new_session=True, cwd=PROJECT,
+        env={**os.environ, "TERM": "xterm"},
+    )  # fmt: skip
+    os.close(slave)
+    return running, Said(master)
+
+
+def wait_for(true: Callable[[], bool], said: object, seconds: float = 40) -> None:
+    """Wait until something holds; what was said explains a failure."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, str(said)
+        time.sleep(0.05)

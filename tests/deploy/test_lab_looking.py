@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import pty
 import re
 import signal
-import subprocess
-import threading
 import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from reading import in_a_terminal, wait_for
 from schemas import conforming
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from conftest import Product
 
 pytestmark = pytest.mark.lab
@@ -220,46 +215,6 @@ def test_a_log_that_cannot_be_read(product: Product) -> None:
     assert re.search(r"Warning: edge1: cannot read nginx's error log: .*No such file", said.stderr), (
         said.stderr
     )
-
-
-def in_a_terminal(product: Product, *words: str) -> tuple[subprocess.Popen[bytes], Said]:
-    """Start a command as in a terminal of its own; what it prints is collected."""
-    master, slave = pty.openpty()
-    running = subprocess.Popen(
-        product.command(*words, f"--hosts-file={product.write()}"),
-        stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
-        env={**os.environ, "TERM": "xterm", "COLUMNS": "200"},
-    )  # fmt: skip
-    os.close(slave)
-    said = Said()
-    threading.Thread(target=said.collect, args=(master,), daemon=True).start()
-    return running, said
-
-
-class Said:
-    """What was printed so far."""
-
-    def __init__(self) -> None:
-        self.text = ""
-
-    def __str__(self) -> str:
-        return self.text
-
-    def collect(self, terminal: int) -> None:
-        """Read a terminal until nobody writes to it any more."""
-        with os.fdopen(terminal, "rb", buffering=0) as stream:
-            try:
-                while piece := stream.read(65536):
-                    self.text += piece.decode(errors="replace")
-            except OSError:  # Linux's way of saying that the other side is closed (EIO)
-                return
-
-
-def wait_for(true: Callable[[], bool], said: object, seconds: float = 40) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, str(said)
-        time.sleep(0.05)
 
 
 def left_over(product: Product) -> str:

@@ -1,0 +1,368 @@
+"""`fab exec` and `fab restart`: a command where the application runs, and the same release once more."""
+
+from __future__ import annotations
+
+import re
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from axon_tasks.errors import AxonError, UsageError
+from axon_tasks.tasks import usage
+from axon_tasks.tasks.base import Context, duration, one_environment, task
+from axon_tasks.tasks.deploy import HELP, command_line
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from axon_tasks.config import Environment, Project
+    from axon_tasks.deploy.executing import Ended, Place
+    from axon_tasks.remote import Fleet
+
+_ENV = "Environment of hosts.yml to work on; required."
+
+
+@task(
+    name="exec",
+    help={
+        "env": _ENV,
+        "only": "Only these servers, separated by commas.",
+        "host": "On the servers themselves, system servers too, and not in containers.",
+        "sudo": "With --host: as root.",
+        "release": "In the containers of this release, instead of those that get traffic.",
+        "interactive": "With this terminal: on one server, the first app server if --only names none.",
+        "timeout": "End it after this time: 90s, 5m. Default: never.",
+        "dry_run": "With --host: print what would be sent, and contact nothing.",
+        "json": "Print JSON when all have ended, instead of the output as it comes.",
+        "hosts_file": HELP["hosts_file"],
+    },
+)
+def exec_(
+    _c: Context,
+    env: str = "",
+    only: str = "",
+    host: bool = False,
+    sudo: bool = False,
+    release: str = "",
+    interactive: bool = False,
+    timeout: str = "",
+    dry_run: bool = False,
+    json: bool = False,
+    hosts_file: str = "",
+) -> None:
+    """Run a command in the containers that get traffic, or on the servers.
+
+    On all app servers at the same time; what follows -- is the program with its arguments, to the letter. A single word
+    is a line for the shell there, so that pipes and variables work. Each line of output begins with its server, unless
+    there is only one. Nothing is read from standard input, but with --interactive.
+
+    Ctrl-C ends it on servers; a program inside a container goes on, because Docker does not tell it (moby#9098).
+
+    Exit code 0 if it ended with 0 everywhere, 1 if not (the message says where and with what), 4 if a server cannot
+    be reached; with --interactive, that of the program. --json has the shape of axon_tasks/report/schemas/exec.json.
+
+    Examples:
+        fab exec --env=prod -- printenv HOSTNAME
+        fab exec --env=prod -- 'ls /app | wc -l'
+        fab exec --env=prod --host -- df -h /
+        fab exec --env=prod --host --only=edge1 --sudo -- nginx -t
+        fab exec --env=prod --only=app1 --interactive -- sh
+    """
+    project, environment = one_environment(env, hosts_file)
+    words = usage.rest()
+    limit = duration(timeout, "timeout") if timeout else None
+    _must_fit(
+        words, host=host, sudo=sudo, release=release, interactive=interactive, dry_run=dry_run, json=json
+    )
+    from axon_tasks.deploy import executing
+    from axon_tasks.remote import Fleet
+
+    if dry_run:
+        _preview(executing.on_hosts(environment, words, only), sudo=sudo)
+        return
+    if host:
+        executing.on_hosts(environment, words, only)
+    else:
+        executing.app_servers(environment, only)
+    with Fleet(project) as fleet:
+        if interactive:
+            _attach(fleet, project, environment, words, only=only, host=host, sudo=sudo, release=release)
+            return
+        places = (
+            executing.on_hosts(environment, words, only)
+            if host
+            else executing.in_containers(fleet, project, environment, words, only=only, release=release)
+        )
+        voices = Voices(places, collect=json)
+        ended = executing.run(fleet, places, voices.hear, sudo=sudo, timeout=limit)
+    voices.end()
+    if json:
+        _say_json(environment, ended, voices)
+    _judge(environment, ended)
+
+
+def _must_fit(
+    words: Sequence[str],
+    *,
+    host: bool,
+    sudo: bool,
+    release: str,
+    interactive: bool,
+    dry_run: bool,
+    json: bool,
+) -> None:
+    """Refuse flags that do not go together.
+
+    Raises:
+        UsageError: They do not.
+    """
+    if not words:
+        raise UsageError(
+            "Which command? Nothing stands behind --.", hint="For example: fab exec --env=prod -- printenv"
+        )
+    if "-i" in sys.argv[: sys.argv.index("--")]:
+        raise UsageError("-i is a flag of fab itself: a key for -H.", hint="For a terminal: --interactive.")
+    if any("\0" in word for word in words):
+        raise UsageError("The command contains a NUL byte, which no argument can hold.")
+    if sudo and not host:
+        raise UsageError("--sudo goes with --host.", hint="In a container, its image decides who runs it.")
+    if dry_run and not host:
+        raise UsageError("--dry-run goes with --host.", hint="Which container serves is asked first.")
+    if release and (host or not re.fullmatch(r"[0-9]{1,18}", release, re.ASCII)):
+        raise UsageError(f"--release={release}: the id of a release is needed, without --host.")
+    if interactive and json:
+        raise UsageError("--interactive and --json do not go together.")
+    if interactive:
+        from axon_tasks.remote.terminal import must_be_terminal
+
+        must_be_terminal()
+
+
+def _preview(places: Sequence[Place], *, sudo: bool) -> None:
+    from axon_tasks.deploy import executing
+    from axon_tasks.report import console
+
+    for place in places:
+        script = executing.exec_batch(place, sudo=sudo).script(masked=True)
+        console.write_line(sys.stdout, f"# {place.server}: would be sent; nothing was contacted\n{script}")
+
+
+def _attach(
+    fleet: Fleet,
+    project: Project,
+    environment: Environment,
+    words: Sequence[str],
+    *,
+    only: str,
+    host: bool,
+    sudo: bool,
+    release: str,
+) -> None:
+    """Run the command with this terminal, and end with its exit code.
+
+    Raises:
+        AxonError: It ended with another one than 0.
+    """
+    from axon_tasks.deploy import executing
+    from axon_tasks.remote.terminal import attach
+
+    server = only or environment.app[0]
+    if host:
+        [place] = executing.on_hosts(environment, words, server)
+    else:
+        [place] = executing.in_containers(
+            fleet, project, environment, words, only=server, release=release, terminal=True
+        )
+    code = attach(fleet[place.server], f"sudo -n sh -c {_quoted(place.command)}" if sudo else place.command)
+    if code:
+        raise AxonError(f"{place.server}: it ended with exit code {code}.", code=code)
+
+
+def _quoted(text: str) -> str:
+    import shlex
+
+    return shlex.quote(text)
+
+
+class Voices:
+    """What is said at several places at the same time, line by line, each with its place before it.
+
+    Args:
+        places: All of them; where there is only one, nothing stands before its output.
+        collect: Whether it is kept instead of being shown.
+    """
+
+    def __init__(self, places: Sequence[Place], *, collect: bool) -> None:
+        self._alone = len(places) == 1
+        self._collect = collect
+        self._width = max((len(place.server) for place in places), default=0)
+        self._servers = [place.server for place in places]
+        self._rest: dict[tuple[str, str], bytes] = {}
+        self._guard = threading.Lock()
+        self.said: dict[tuple[str, str], bytearray] = {}
+
+    def hear(self, place: Place, stream: str, data: bytes) -> None:
+        """Take what was said at one place."""
+        with self._guard:
+            if self._collect:
+                self.said.setdefault((place.server, stream), bytearray()).extend(data)
+            elif self._alone:
+                self._raw(stream, data)
+            else:
+                *whole, rest = (self._rest.get((place.server, stream), b"") + data).split(b"\n")
+                self._rest[place.server, stream] = rest
+                for line in whole:
+                    self._line(place.server, stream, line)
+
+    def end(self) -> None:
+        """Show last lines that have no end."""
+        for (server, stream), rest in self._rest.items():
+            if rest:
+                self._line(server, stream, rest)
+
+    def _raw(self, stream: str, data: bytes) -> None:
+        """As it is, so that it can be piped; a terminal is not commanded by it."""
+        from axon_tasks.remote import sanitize
+        from axon_tasks.report import console
+
+        target = sys.stdout if stream == "stdout" else sys.stderr
+        if target.isatty():
+            console.write(target, sanitize(data.decode("utf-8", errors="replace")))
+        else:
+            target.buffer.write(data)
+            target.flush()
+
+    def _line(self, server: str, stream: str, line: bytes) -> None:
+        from axon_tasks.remote import sanitize
+        from axon_tasks.report import console
+        from axon_tasks.report.logs import COLOURS
+
+        target = sys.stdout if stream == "stdout" else sys.stderr
+        colour = COLOURS[self._servers.index(server) % len(COLOURS)]
+        prefix = console.style(target, f"{server:<{self._width}} |", colour)
+        console.write_line(target, f"{prefix} {sanitize(line.decode('utf-8', errors='replace'))}")
+
+
+def _say_json(environment: Environment, ended: Sequence[Ended], voices: Voices) -> None:
+    import json
+
+    from axon_tasks.remote import sanitize
+    from axon_tasks.report import console
+
+    def said(one: Ended, stream: str) -> str:
+        return bytes(voices.said.get((one.place.server, stream), b"")).decode("utf-8", errors="replace")
+
+    results: list[dict[str, Any]] = [
+        {
+            "server": one.place.server,
+            "release": one.place.release,
+            "exit_code": one.exit_code,
+            "stdout": said(one, "stdout"),
+            "stderr": said(one, "stderr"),
+            "error": None if one.error is None else sanitize(str(one.error)),
+        }
+        for one in ended
+    ]
+    console.write_line(
+        sys.stdout, json.dumps({"environment": environment.name, "results": results}, indent=2)
+    )
+
+
+def _judge(environment: Environment, ended: Sequence[Ended]) -> None:
+    """Raise where it did not end with 0.
+
+    Raises:
+        AxonError: Somewhere it did not.
+    """
+    from axon_tasks.deploy import looking
+
+    looking.raise_all(one.error for one in ended if one.error is not None)
+    failed = [f"{one.place.server} {one.exit_code}" for one in ended if one.exit_code != 0]
+    if failed:
+        raise AxonError(f"{environment.name}: the command did not end with 0: {', '.join(failed)}")
+
+
+usage.takes_rest("exec")
+
+
+@task(
+    help={name: HELP[name] for name in ("now", "wait", "wait_lock", "sequential", "hosts_file")}
+    | {
+        "env": _ENV,
+        "in_place": "Restart the containers that serve, one app server after the other. Requests may fail meanwhile.",
+        "only": "With --in-place: only these app servers, separated by commas.",
+        "dry_run": "Print the plan and the scripts, and contact nothing.",
+    }
+)
+def restart(
+    _c: Context,
+    env: str = "",
+    in_place: bool = False,
+    only: str = "",
+    now: bool = False,
+    wait: bool = False,
+    wait_lock: str = "",
+    sequential: bool = False,
+    dry_run: bool = False,
+    hosts_file: str = "",
+) -> None:
+    """Replace what serves by new containers of the same image, without dropping a request.
+
+    As a deploy of the digest that serves: started beside it with the settings of today and the env file as it is now,
+    healthy before anything is switched, and the old containers are retired. So that is also how changed variables come
+    into force.
+
+    With --in-place the same containers are stopped and started again instead, one app server after the other, each
+    healthy before the next: quicker, and nothing else runs meanwhile. With one app server the site is down for as long as
+    that takes, and settings stay as they were.
+
+    Examples:
+        fab restart --env=prod
+        fab restart --env=prod --wait
+        fab restart --env=prod --in-place --only=app2
+
+    Exit codes: as those of fab deploy.
+    """
+    project, environment = one_environment(env, hosts_file)
+    patience = duration(wait_lock or "0", "wait-lock")
+    if only and not in_place:
+        raise UsageError(
+            "--only goes with --in-place.", hint="A new release serves on all app servers, or on none."
+        )
+    from axon_tasks.deploy import executing
+    from axon_tasks.deploy import restart as restarting
+    from axon_tasks.deploy.preview import preview
+    from axon_tasks.deploy.run import Options
+    from axon_tasks.deploy.timeline import Recorder
+    from axon_tasks.report import console
+    from axon_tasks.report import plan as shown
+    from axon_tasks.tasks.alone import run_plan
+
+    servers = executing.app_servers(environment, only)
+    recorder = Recorder(
+        command=command_line().replace(" --dry-run", ""), folder=None if dry_run else project.root
+    )
+    options = Options(
+        now=now, wait=wait, sequential=sequential, command=recorder.command, run_id=recorder.run_id,
+        wait_lock=patience, hosts_file=hosts_file,
+    )  # fmt: skip
+
+    if dry_run:
+        planned = preview(project, environment, options, versioned=False)
+        restarting.unknown(planned)
+        plan = restarting.in_place(planned, servers) if in_place else restarting.steps(planned)
+        console.write_line(sys.stdout, shown.text(planned, plan, f"restart {environment.name}"))
+        return
+    began = time.monotonic()
+    run = run_plan(
+        project, environment, options, recorder,
+        lambda run: restarting.in_place(run, servers) if in_place else restarting.steps(run),
+    )  # fmt: skip
+    for text in run.warnings:
+        console.write_line(sys.stderr, f"Warning: {console.one_line(text)}")
+    took = time.monotonic() - began
+    if in_place:
+        console.write_line(sys.stdout, f"Done in {took:.2f} s: restarted in place on {', '.join(servers)}")
+    else:
+        console.write_line(sys.stdout, console.summary(run, took))
