@@ -360,6 +360,13 @@ def start(candidate: Candidate) -> str:
     )
 
 
+def environment(environment: Environment) -> str:
+    """The checksum of the variables with which a release would be started now; those of `container.env` on stdin."""
+    return script(
+        "tell_environment", ("start", "compare"), env_file=environment.env_file or "", env_checksum=""
+    )
+
+
 def restart_policy(candidate: Candidate) -> str:
     """Have the candidate come back by itself after a restart of the daemon."""
     return script(

@@ -254,11 +254,23 @@ def check_app(found: facts.AppFacts, env_file: str | None, ssh_target: str) -> l
     """What an app server lacks before a deploy may start there."""
     if found.env_file == "ok" or env_file is None:
         return []
-    if found.env_file == "missing":
+    return [env_file_problem(found.server, env_file, found.env_file, ssh_target)]
+
+
+def env_file_problem(server: str, env_file: str, stands: str, ssh_target: str) -> AxonError:
+    """An env file that cannot be read.
+
+    Args:
+        server: Where.
+        env_file: Which one.
+        stands: `missing` or `unreadable`.
+        ssh_target: How `ssh` gets there.
+    """
+    if stands == "missing":
         hint = f"Create it, mode 0600: ssh {ssh_target} 'umask 077; cat > {env_file}' < FILE"
     else:
         hint = f"Give it to the user that deploys: ssh {ssh_target} ls -l {env_file}"
-    return [StepFailedError(f"{found.server}: the env file {env_file} is {found.env_file}", hint=hint)]
+    return StepFailedError(f"{server}: the env file {env_file} is {stands}", hint=hint)
 
 
 def must(server: str, doing: str, section: Section) -> None:

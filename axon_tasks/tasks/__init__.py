@@ -62,6 +62,8 @@ def namespace() -> Collection:
         looking.health,
         looking.logs,
         looking.stats,
+        looking.diff,
+        looking.doctor,
         acting.exec_,
         acting.restart,
         timeline.timeline,

@@ -309,6 +309,85 @@ def _since(text: str) -> tuple[float | None, float | None]:
         ) from None
 
 
+@task(help=_HELP)
+def doctor(
+    _c: Context,
+    env: str = "",
+    all: bool = False,  # noqa: A002  (the flag's name)
+    only: str = "",
+    json: bool = False,
+    hosts_file: str = "",
+) -> None:
+    """Check whether the servers have what a deploy needs, and say what mends what they lack.
+
+    Connection and host key, programs, clock, privileges, Docker and its free space, the place for state, nginx with its
+    includes and its own test, who listens on its ports, the certificate's end and domains, the environment's own ports,
+    and the env file. Nothing is changed.
+
+    Exit code 0 if nothing failed (warnings are none), 1 if something did, 4 if a server cannot be reached. --json has
+    the shape of axon_tasks/report/schemas/doctor.json.
+
+    Examples:
+        fab doctor --env=prod
+        fab doctor --all --json
+        fab doctor --env=prod --only=app2
+    """
+    project, chosen = _chosen(env, hosts_file, everything=all)
+    from axon_tasks.deploy import doctor as checking
+    from axon_tasks.deploy import looking
+    from axon_tasks.errors import UnreachableError
+    from axon_tasks.remote import Fleet
+    from axon_tasks.report import doctor as report
+
+    looking.only_of(chosen, only)
+    with Fleet(project) as fleet:
+        checks = checking.look(fleet, chosen, only)
+    _say(report.as_json(checks) if json else report.text(sys.stdout, checks))
+    failed = [one for one in checks if one.verdict == checking.FAILED]
+    if failed:
+        servers = ", ".join(dict.fromkeys(one.server for one in failed))
+        unreachable = any(one.name == checking.CONNECTION for one in failed)
+        raise AxonError(
+            f"Something has to be mended on {servers}; see above.",
+            code=UnreachableError.exit_code if unreachable else None,
+        )
+
+
+@task(
+    help={
+        "env": "Environment of hosts.yml; required.",
+        "tag": "Tag of the image that would be deployed; default: `tag:` of the environment, or none.",
+        "json": _HELP["json"],
+        "hosts_file": _HELP["hosts_file"],
+    }
+)
+def diff(
+    _c: Context, env: str = "", tag: str | None = None, json: bool = False, hosts_file: str = ""
+) -> None:
+    """Show what a deploy would change: image, how the container is run, its variables, nginx's files, app servers.
+
+    What serves, as it was recorded when it was started and as it stands in nginx's files, against what hosts.yml says
+    now. Of variables it is only told whether they have changed. Nothing is changed.
+
+    --json has the shape of axon_tasks/report/schemas/diff.json.
+
+    Examples:
+        fab diff --env=prod
+        fab diff --env=prod --tag=v2 --json
+    """
+    project, environment = one_environment(env, hosts_file)
+    if tag is not None:
+        environment.image_reference(tag)
+    from axon_tasks.deploy import comparing
+    from axon_tasks.remote import Fleet
+    from axon_tasks.report import comparing as report
+
+    with Fleet(project) as fleet:
+        found = comparing.compare(fleet, project, environment, tag)
+    _say(report.as_json(found) if json else report.text(sys.stdout, found))
+    comparing.check(found)
+
+
 def _chosen(env: str, hosts_file: str, *, everything: bool) -> tuple[Project, list[Environment]]:
     """The environments of `--env` or `--all`.
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import re
 import signal
 import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from reading import in_a_terminal, wait_for
 from schemas import conforming
 
@@ -171,6 +175,109 @@ def test_stats(product: Product) -> None:
         assert one["cpu_percent"] >= 0 <= one["received_bytes"], one
     table = product.fab("stats", "--env=prod").stdout.splitlines()
     assert (3, "ENVIRONMENT") == (len(table), table[0].split()[0])
+
+
+def changes(product: Product, *words: str) -> dict[tuple[str, tuple[str, ...]], list[str]]:
+    """What a deploy would change, by kind and servers."""
+    said = product.fab("diff", "--env=prod", "--json", *words)
+    assert 0 == said.returncode, said.stderr
+    found = conforming("diff", said.stdout)
+    assert ([], []) == (found["notes"], found["errors"])
+    return {(one["what"], tuple(one["servers"])): one["diff"] for one in found["changes"]}
+
+
+def test_what_a_deploy_would_change(product: Product, prod: dict[str, Any]) -> None:
+    """Nothing after a deploy; then each thing that differs from what serves, and after the next deploy nothing again."""
+    file = f"/srv/{product.name}.env"
+    for server in ("app1", "app2"):
+        product.lab.exec(server, f"echo GREETING=first >{file}")
+    prod["env_file"] = file
+    said = product.fab("diff", "--env=prod", "--tag=v1")
+    assert (0, True) == (said.returncode, "nothing serves yet" in said.stdout), said.stderr
+    product.serve("v1")
+    assert {} == changes(product)
+    assert {} == changes(product, "--tag=v1")
+    assert "nothing but the container itself" in product.fab("diff", "--env=prod").stdout
+    product.settings["defaults"]["container"] |= {"memory": "64m", "env": {"TOKEN": "secret-7"}}
+    prod["aliases"] = [f"www.{product.domain}"]
+    product.lab.exec("app1", f"echo GREETING=second >{file}")
+    found = changes(product, "--tag=v2")
+    image = "10.77.0.5:5000/shop"
+    assert [f"-{image}:v1", f"+{image}:v2"] == found.pop(("image", ()))
+    assert ["+--memory 64m"] == [
+        line for line in found.pop(("settings", ("app1", "app2"))) if line[0] in "+-"
+    ]
+    assert ["variables"] == [what for what, servers in found if servers == ("app1", "app2")]
+    site = [line for line in found.pop(("site", ("edge1",))) if line[0] in "+-"]
+    assert (1, True) == (len(site) // 2, f"www.{product.domain}" in site[1]), site
+    assert [("variables", ("app1", "app2"))] == list(found)
+    shown = product.fab("diff", "--env=prod", "--tag=v2").stdout
+    assert ("secret-7" in shown, "+--memory 64m" in shown) == (False, True)
+    product.serve("v2")
+    assert {} == changes(product)
+    for server in ("app1", "app2"):
+        product.lab.exec(server, ["rm", file])
+
+
+def test_the_doctor(product: Product, prod: dict[str, Any]) -> None:
+    """Servers that can be deployed to are found well, before and after a deploy; what they lack is told with a fix."""
+    assert [] == [one for one in diagnosed(product, 0) if one["verdict"] == "failed"]
+    product.serve("v1")
+    names = {(one["server"], one["name"]) for one in diagnosed(product, 0) if one["verdict"] == "ok"}
+    assert {("edge1", "nginx"), ("edge1", "privileges"), ("app1", "docker"), ("app2", "ports")} <= names
+    prod["env_file"] = f"/srv/{product.name}.none"
+    prod["tls"] = {"certificate": f"/srv/{product.name}.pem", "key": f"/srv/{product.name}.key"}
+    product.settings["hosts"]["app2"].update(NOBODY)
+    failed = {
+        (one["server"], one["name"]): one for one in diagnosed(product, 4) if one["verdict"] == "failed"
+    }
+    assert {("app1", "env file"), ("app2", "connection"), ("edge1", "certificate")} == set(failed)
+    assert all(one["fix"] for one in failed.values()), failed
+    said = product.fab("doctor", "--env=prod")
+    assert (4, True) == (said.returncode, "mended on edge1, app1, app2" in said.stderr), said.stderr
+    assert re.search(r"^app2 +failed +connection +.*10\.77\.0\.99", said.stdout, re.MULTILINE), said.stdout
+
+
+def diagnosed(product: Product, code: int) -> list[dict[str, str]]:
+    said = product.fab("doctor", "--env=prod", "--json")
+    assert code == said.returncode, said.stdout + said.stderr
+    return conforming("doctor", said.stdout)["checks"]  # type: ignore[no-any-return]
+
+
+def test_the_doctor_and_a_certificate(product: Product, prod: dict[str, Any]) -> None:
+    """One that ends soon is a warning; one for another domain, or that has ended, has failed."""
+    place = f"/srv/{product.name}"
+    prod["tls"] = {"certificate": f"{place}.pem", "key": f"{place}.key"}
+    for days, name, verdict, words in (
+        (90, product.domain, "ok", "valid until"),
+        (5, f"*.{product.domain.partition('.')[2]}", "warning", "valid until"),
+        (90, "other.test", "failed", f"it is not for {product.domain}, but for other.test"),
+        (-1, product.domain, "failed", "it ended on"),
+    ):
+        made = make_certificate(name, days)
+        product.lab.exec("edge1", f"cat >{place}.pem; echo key >{place}.key", stdin=made)
+        [one] = [one for one in diagnosed(product, int(verdict == "failed")) if one["name"] == "certificate"]
+        assert (verdict, True) == (one["verdict"], words in one["told"]), one
+    product.lab.exec("edge1", f"rm {place}.pem {place}.key")
+
+
+def make_certificate(name: str, days: int) -> str:
+    """A certificate of its own for a domain, that ends some days from now."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+    end = dt.datetime.now(dt.timezone.utc) + dt.timedelta(days=days, hours=1)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(7)
+        .not_valid_before(end - dt.timedelta(days=99))
+        .not_valid_after(end)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    return made.public_bytes(serialization.Encoding.PEM).decode()
 
 
 def lines(product: Product, *words: str) -> list[dict[str, Any]]:
