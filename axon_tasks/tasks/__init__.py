@@ -41,6 +41,7 @@ def namespace() -> Collection:
         config,
         demo,
         deploy,
+        env,
         jobs,
         lab,
         lock,
@@ -72,7 +73,7 @@ def namespace() -> Collection:
         bench.bench,
         prove.prove,
     )
-    for module in (steps, jobs, lock, config, lab):
+    for module in (steps, jobs, lock, env, config, lab):
         collection.add_collection(module.namespace)
     # Reading the operator's terminal would swallow what a script pipes in, and feed it at 95 bytes a second.
     collection.configure({"run": {"in_stream": False}})

@@ -137,6 +137,23 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
+def confirmed(question: str) -> bool:
+    """Ask on the terminal; anything but yes is no.
+
+    Args:
+        question: In one line.
+
+    Raises:
+        UsageError: There is no terminal to ask on.
+    """
+    if not sys.stdin.isatty():
+        raise UsageError(f"{question} There is no terminal to ask on.", hint="Add --yes if you are sure.")
+    try:
+        return input(f"{question} [y/N] ").strip().lower() in {"y", "yes"}
+    except EOFError:
+        return False
+
+
 #: What `c` is in a task: typed loosely because Invoke's Context has no useful types.
 Context = Any
 

@@ -57,7 +57,7 @@ class Said:
 
 
 def in_a_terminal(
-    product: Product, *words: str, after: tuple[str, ...] = ()
+    product: Product, *words: str, after: tuple[str, ...] = (), variables: dict[str, str] | None = None
 ) -> tuple[subprocess.Popen[bytes], Said]:
     """Start a command in a terminal of its own, 30 lines of 200 characters; what it prints is collected."""
     master, slave = pty.openpty()
@@ -65,7 +65,7 @@ def in_a_terminal(
     running = subprocess.Popen(
         product.command(*words, f"--hosts-file={product.write()}", *after),
         stdin=slave, stdout=slave, stderr=slave, start_new_session=True, cwd=PROJECT,
-        env={**os.environ, "TERM": "xterm"},
+        env={**os.environ, "TERM": "xterm", **(variables or {})},
     )  # fmt: skip
     os.close(slave)
     return running, Said(master)
