@@ -65,8 +65,14 @@ class Compared:
     errors: dict[str, AxonError] = field(default_factory=dict)
 
 
-class _Known(NamedTuple):
-    """What the servers said."""
+class Known(NamedTuple):
+    """What the servers said.
+
+    Attributes:
+        system: The system servers.
+        app: The app servers.
+        variables: SHA-256 of the variables with which each app server would start a release now.
+    """
 
     system: dict[str, facts.SystemFacts]
     app: dict[str, facts.AppFacts]
@@ -86,16 +92,32 @@ def compare(fleet: Fleet, project: Project, environment: Environment, tag: str |
         UsageError: The tag is none.
     """
     wanted = str(environment.image_reference(tag)) if tag or environment.tag else ""
-    found, known = Compared(environment), _Known({}, {}, {})
+    known = Known({}, {}, {})
+    errors: dict[str, AxonError] = {}
 
     def work(connection: Connection) -> BatchResult:
         return diff_batch(project, environment, connection.name).run(connection, timeout=LIMIT, last=True)
 
     for server, outcome in fleet.gather(dict.fromkeys(environment.servers, work)).items():
         try:
-            _read(known, environment, server, outcome.value)
+            take(known, environment, server, outcome.value)
         except AxonError as error:
-            found.errors[server] = error
+            errors[server] = error
+    found = conclude(project, environment, known, wanted)
+    found.errors = errors
+    return found
+
+
+def conclude(project: Project, environment: Environment, known: Known, wanted: str) -> Compared:
+    """Compare what the servers said with the settings.
+
+    Args:
+        project: The settings of everything.
+        environment: What would be deployed.
+        known: What they said.
+        wanted: The image that would be deployed; empty if none was named.
+    """
+    found = Compared(environment)
     record = next((one.record for one in known.system.values() if one.record), {})
     found.release = text_of(record, "id")
     found.changes = [
@@ -121,7 +143,12 @@ def diff_batch(project: Project, environment: Environment, server: str) -> Batch
     return batch
 
 
-def _read(known: _Known, environment: Environment, server: str, told: BatchResult) -> None:
+def take(known: Known, environment: Environment, server: str, told: BatchResult) -> None:
+    """Take over what one server said.
+
+    Raises:
+        AxonError: It could not say, or what it said makes no sense.
+    """
     if server in environment.system:
         known.system[server] = inspecting.read_system(server, told)
     if server in environment.app:
@@ -162,7 +189,7 @@ def _candidate(
 
 
 def _settings(
-    found: Compared, project: Project, known: _Known, record: Mapping[str, Any], reference: str
+    found: Compared, project: Project, known: Known, record: Mapping[str, Any], reference: str
 ) -> Iterator[Change]:
     """The arguments of `docker run`, and whether the variables are the same."""
     then = record.get("servers")
@@ -201,7 +228,7 @@ def _flags(arguments: Sequence[str]) -> list[str]:
     return [line for line in lines if not line.startswith("--label axon.image=")]
 
 
-def _files(found: Compared, project: Project, known: _Known) -> Iterator[Change]:
+def _files(found: Compared, project: Project, known: Known) -> Iterator[Change]:
     """The files of nginx, on each system server."""
     environment = found.environment
     ports = {server: told.ports for server, told in known.app.items()}

@@ -116,7 +116,7 @@ def doctor_batch(environments: Sequence[Environment], server: str) -> Batch:
     if any(server in one.system for one in environments):
         batch.add("id -u", label="root", sudo=True)
     if any(server in one.app for one in environments):
-        batch.add(docker.info(), label="docker").add(doctor.state(), label="state")
+        batch.add(docker.info(), label="docker").add(doctor.state(), label="writable")
     for one in environments:
         place = f"{one.name}: "
         if server in one.system:
@@ -248,7 +248,7 @@ def _disk(server: str, free: int) -> Check:
 
 
 def _state(answer: Answer) -> Iterator[Check]:
-    section = answer.sections["state"]
+    section = answer.sections["writable"]
     problems.must(answer.server, "looking for a place for state", section)
     place = facts.pairs(section.stdout).get("writable", "")
     if place == "yes":

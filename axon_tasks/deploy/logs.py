@@ -150,7 +150,7 @@ def find(fleet: Fleet, environment: Environment, wanted: Wanted, only: str = "")
     found = Found()
     for server, outcome in fleet.gather(dict.fromkeys(names, work)).items():
         try:
-            _note(found, environment, wanted, server, outcome.value)
+            note(found, environment, wanted, server, outcome.value)
         except AxonError as error:
             found.errors[server] = error
     return found
@@ -161,8 +161,12 @@ def _concerns(environment: Environment, server: str, wanted: Wanted) -> bool:
     return is_app or (server in environment.system and wanted.services != (logs.APP,))
 
 
-def _note(found: Found, environment: Environment, wanted: Wanted, server: str, told: BatchResult) -> None:
-    """Take over what a server has said about its logs."""
+def note(found: Found, environment: Environment, wanted: Wanted, server: str, told: BatchResult) -> None:
+    """Take over what a server has said about its logs.
+
+    Raises:
+        AxonError: It makes no sense.
+    """
     must(server, "asking for the time", told["clock"])
     clock = re.fullmatch(r"(\d{1,12}) ([+-])(\d\d)(\d\d)", told["clock"].stdout.strip(), re.ASCII)
     if clock is None:

@@ -208,23 +208,24 @@ def look(fleet: Fleet, project: Project, environments: Sequence[Environment], on
         return look_batch(project, environments, connection.name).run(connection, timeout=LIMIT)
 
     outcomes = fleet.gather(dict.fromkeys(names, work))
-    looks = [_nothing_yet(project, one) for one in environments]
+    looks = [unseen(project, one) for one in environments]
     for server, outcome in outcomes.items():
         for seen in looks:
             if server in seen.environment.servers:
                 if isinstance(outcome.error, AxonError):
                     seen.errors[server] = outcome.error
                 else:
-                    _read(seen, server, outcome.value)
+                    take(seen, server, outcome.value)
     return looks
 
 
-def _nothing_yet(project: Project, environment: Environment) -> Look:
+def unseen(project: Project, environment: Environment) -> Look:
+    """A look that nobody has answered yet."""
     return Look(environment, {name: project.hosts[name].upstream_address for name in environment.app})
 
 
-def _read(seen: Look, server: str, told: BatchResult) -> None:
-    """Take over what a server said about one environment."""
+def take(seen: Look, server: str, told: BatchResult) -> None:
+    """Take over what a server said about one environment; what makes no sense is noted as its failure."""
     environment, place = seen.environment, _place(seen.environment)
     try:
         if server in environment.system:

@@ -194,11 +194,23 @@ def _file(server: str, path: str, told: BatchResult) -> EnvFile | None:
         return None
     problems.must(server, f"reading {path}", section)
     try:
-        return EnvFile(section.stdout_bytes.decode("utf-8"), f"{server}: {path}")
+        return parsed(server, path, section.stdout_bytes.decode("utf-8"))
     except UnicodeDecodeError:
         raise StepFailedError(
             f"{server}: {path} is not UTF-8", hint="Put another one there: fab env.push"
         ) from None
+
+
+def parsed(server: str, path: str, text: str) -> EnvFile:
+    """The file of a server.
+
+    Raises:
+        StepFailedError: It is no env file. What a server says is no wrong usage.
+    """
+    try:
+        return EnvFile(text, f"{server}: {path}")
+    except UsageError as error:
+        raise StepFailedError(error.summary, hint=error.hint) from None
 
 
 def write(fleet: Fleet, found: Files, wanted: Mapping[str, EnvFile]) -> None:

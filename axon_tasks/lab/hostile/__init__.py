@@ -76,9 +76,11 @@ def run_channel(name: str, *, seed: int = 0, most: int | None = None, programs: 
         if name == "config":
             _config(outcome, canaries, folder)
         elif name == "outputs":
+            from axon_tasks.lab.hostile.looks import Looks
             from axon_tasks.lab.hostile.outputs import Outputs
 
             Outputs(outcome, canaries, folder, most).all()
+            Looks(outcome, canaries, folder, most).all()
         elif name == "files":
             from axon_tasks.lab.hostile.files import Files
 
