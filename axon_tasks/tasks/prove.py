@@ -108,7 +108,7 @@ def _options(only: str, numbers: dict[str, str], at: str, *, quick: bool) -> Opt
 
     parts = _words(only) or PARTS
     told = {name: whole(text, name, digits=10) for name, text in numbers.items()}
-    given = {name: number for name, number in told.items() if number is not None}
+    given: dict[str, Any] = {name: number for name, number in told.items() if number is not None}
     if not quick:
         return Options(parts, at=_words(at), **given)
     if at or set(given) - {"seed"}:

@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.lab, pytest.mark.usefixtures("uncovered")]
 
 
 def test_no_secret_leaks(lab: Lab) -> None:
-    """In success and failure no secret is where it must not be; a planted one is found, and the application has its own."""
-    claims = part("secrets", Options()).prove(lab, print)
+    """No secret is where it must not be while commands have it in hand; a planted one is found, the application has its own."""
+    claims = part("secrets", Options.quickly(("secrets",))).prove(lab, print)
 
     assert [] == [(one.claim, one.cases, one.failures) for one in claims if not one.holds]

@@ -655,7 +655,7 @@ def watch(*found: str, code: int = 0) -> leaks.Watch:
 
 
 def findings(*watched: leaks.Watch) -> leaks.Findings:
-    found = leaks.Findings({leaks.ARRIVED: 2, leaks.PLANTED: 6})
+    found = leaks.Findings({leaks.ARRIVED: 3, leaks.PLANTED: 6}, least=15)
     for one in watched:
         leaks.judge(found, "a deploy", one, 0, lambda _: None)
     return found
@@ -665,7 +665,7 @@ def test_commands_that_keep_their_secrets_are_counted() -> None:
     """Each command is a case, and how closely it was looked at is a fact."""
     claims = secrets.judge(findings(*[watch()] * 15))
 
-    assert [(15, "commands"), (2, "variables"), (6, "places")] == [(one.cases, one.unit) for one in claims]
+    assert [(15, "commands"), (3, "variables"), (6, "places")] == [(one.cases, one.unit) for one in claims]
     assert [True] * 3 == [one.holds for one in claims]
     assert {"processes": 300, "rounds": 45} == claims[0].facts
 

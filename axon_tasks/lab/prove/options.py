@@ -41,6 +41,7 @@ class Options:
         cuts: How many boundaries a server is cut off at, spread over the plan; None for every one.
         races: How many pairs of deploys.
         inputs: How many hostile inputs each place is given, and a fifth of the things that are spoilt on servers.
+        whole: Whether every command is watched for a secret, and not only those that have secrets in hand.
     """
 
     only: tuple[str, ...] = PARTS
@@ -53,6 +54,7 @@ class Options:
     cuts: int | None = None
     races: int = 50
     inputs: int = 20
+    whole: bool = True
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense or would take for ever.
@@ -84,4 +86,15 @@ class Options:
     @classmethod
     def quickly(cls, only: tuple[str, ...] = PARTS, seed: int = 1) -> Options:
         """A smoke test: a little of every part."""
-        return cls(only, seed, switches=3, requests=2000, kills=1, boundaries=1, cuts=1, races=2, inputs=2)
+        return cls(
+            only,
+            seed,
+            switches=3,
+            requests=2000,
+            kills=1,
+            boundaries=1,
+            cuts=1,
+            races=2,
+            inputs=2,
+            whole=False,
+        )
