@@ -10,6 +10,7 @@ from axon_tasks.errors import UsageError
 from axon_tasks.tasks.base import Context, task
 
 if TYPE_CHECKING:
+    from axon_tasks.config.beginning import Question
     from axon_tasks.config.show import Row
 
 _HOSTS_FILE = "The configuration file; default: AXON_HOSTS, else hosts.yml here or in a folder above."
@@ -89,6 +90,90 @@ def schema(_c: Context, out: str = "") -> None:
     _say(f"{sanitize(out)}: written")
 
 
+@task(
+    help={
+        "product": "Name of the product: a-z, 0-9 and dashes.",
+        "image": "Image, without a tag.",
+        "environment": "Name of the first environment. Default: prod.",
+        "domain": "Domain of the site.",
+        "system": "System servers, where nginx runs: NAME=ADDRESS, separated by commas.",
+        "app": "App servers, where Docker runs, likewise.",
+        "user": "User that logs in. Default: as in your ssh_config.",
+        "port": "Port on which the application listens in its container. Default: 3000.",
+        "health": "Path of its health check. Default: /health.",
+        "out": "File to write. Default: hosts.yml here.",
+    }
+)
+def init(
+    _c: Context,
+    product: str = "",
+    image: str = "",
+    environment: str = "",
+    domain: str = "",
+    system: str = "",
+    app: str = "",
+    user: str = "",
+    port: str = "",
+    health: str = "",
+    out: str = "hosts.yml",
+) -> None:
+    """Write a first hosts.yml from a few answers.
+
+    What the flags leave open is asked on the terminal; without one, what has no default must be given. The file is
+    checked before it is written, and one that is there is never overwritten.
+
+    Examples:
+      invoke config.init
+      invoke config.init --product=shop --image=ghcr.io/me/shop --domain=shop.example.com
+        --system=edge1=203.0.113.10 --app=app1=203.0.113.21,app2=203.0.113.22
+    """
+    import sys
+    from pathlib import Path
+
+    from axon_tasks.config import beginning
+    from axon_tasks.remote.text import sanitize
+
+    if Path(out).exists():
+        raise UsageError(f"{out} is there already.", hint="Edit it, or write another one: --out=FILE.")
+    given = {
+        "product": product, "image": image, "environment": environment, "domain": domain, "system": system,
+        "app": app, "user": user, "port": port, "health": health,
+    }  # fmt: skip
+    answers = {
+        one.name: given[one.name] or _answer(one, asks=sys.stdin.isatty()) for one in beginning.QUESTIONS
+    }
+    content = beginning.text(answers)
+    beginning.check(content)
+    try:
+        with Path(out).open("x", encoding="utf-8") as file:
+            file.write(content)
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"Cannot write {out!a}: {error!s}.", hint="Name a file in a folder that exists."
+        ) from None
+    name = answers["environment"]
+    _say(f"{sanitize(out)}: written. Next: fab doctor --env={name}; then: fab deploy --env={name} --tag=TAG")
+
+
+def _answer(question: Question, *, asks: bool) -> str:
+    """What somebody types, or what is usual.
+
+    Raises:
+        UsageError: Nothing is usual, and nobody can be asked, or says nothing.
+    """
+    usual = question.usual.strip()
+    if asks:
+        try:
+            said = input(f"{question.text}{f' [{usual}]' if usual else ''}: ").strip()
+        except EOFError:
+            said = ""
+        if said:
+            return said
+    if question.usual:
+        return question.usual
+    raise UsageError(f"--{question.name} is missing: {question.text}.", hint="See: invoke --help config.init")
+
+
 def _as_json(shown: dict[str, list[Row]]) -> str:
     from dataclasses import asdict
     from json import dumps
@@ -120,4 +205,4 @@ def _say(text: str) -> None:
     print(text)  # noqa: T201  (the result of a task belongs on standard output)
 
 
-namespace = Collection("config", validate, show, schema)
+namespace = Collection("config", validate, show, schema, init)
