@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from axon_tasks.commands.shell import Learnt
     from axon_tasks.config import Environment, Registry
+    from axon_tasks.config.project import ReleaseCommand
 
 #: Fields of `docker ps`, each as JSON, so that no label or name of a foreign container can shift a column.
 PS_FIELDS = ("ID", "Names", "State", "Image", "Ports")
@@ -218,6 +219,19 @@ def run_arguments(candidate: Candidate) -> list[Word]:
         arguments += ["--log-opt", f"max-file={container.log.max_file}"]
     for key, value in labels.items():
         arguments += ["--label", (f"{key}=", *((value,) if isinstance(value, str) else value))]
+    arguments += _surroundings(environment)
+    return [*arguments, by_digest(candidate.reference), *(container.command or ())]
+
+
+def _surroundings(environment: Environment, *, alias: bool = True) -> list[Word]:
+    """What a program finds around it in a container: variables, volumes, network, limits.
+
+    Args:
+        environment: Whose settings.
+        alias: Whether it is to be found under the application's name in its network.
+    """
+    container = environment.container
+    arguments: list[Word] = []
     if environment.env_file or container.env:
         arguments += ["--env-file", "/dev/stdin"]
     for volume in container.volumes:
@@ -226,7 +240,7 @@ def run_arguments(candidate: Candidate) -> list[Word]:
         arguments += ["--add-host", entry]
     single = {
         "--network": container.network,
-        "--network-alias": container.network_alias,
+        "--network-alias": container.network_alias if alias else None,
         "--memory": container.memory,
         "--cpus": container.cpus,
         "--user": container.user,
@@ -236,7 +250,49 @@ def run_arguments(candidate: Candidate) -> list[Word]:
             arguments += [flag, str(setting)]
     if container.init:
         arguments.append("--init")
-    return [*arguments, by_digest(candidate.reference), *(container.command or ())]
+    return arguments
+
+
+#: The name of the container in which a release's command runs.
+_COMMAND: Word = (*_CONTAINER, "-command")
+
+
+def release_command(candidate: Candidate, wanted: ReleaseCommand) -> str:
+    """Run a command once in the candidate's image, with its variables on stdin, and wait for its end.
+
+    The container has a label of its own and none of a release, so that nobody takes it for one.
+
+    Args:
+        candidate: The release that it belongs to.
+        wanted: The command.
+    """
+    environment = candidate.environment
+    entrypoint = ("--entrypoint", wanted.entrypoint) if wanted.entrypoint else ()
+    arguments: list[Word] = [
+        "--rm", "--name", (f"{environment.product}-{environment.name}-", Var("release"), "-command"),
+        "--label", f"axon.command={environment.product}/{environment.name}",
+        *_surroundings(environment, alias=False), *entrypoint,
+        by_digest(candidate.reference), *wanted.command,
+    ]  # fmt: skip
+    return script(
+        f"release_command {command(*arguments)}",
+        ("start", "command"),
+        **_place(environment),
+        **candidate.variables,
+        container=_COMMAND,
+        env_file=candidate.env_file,
+        env_checksum="",
+        command_time=max(1, round(wanted.timeout)),
+    )
+
+
+def remove_command(candidate: Candidate) -> str:
+    """Remove the container of a release's command."""
+    environment = candidate.environment
+    return script(
+        "remove_command", ("command",), product=environment.product, environment=environment.name,
+        release=candidate.release, container=_COMMAND,
+    )  # fmt: skip
 
 
 def recorded_arguments(candidate: Candidate) -> list[str]:

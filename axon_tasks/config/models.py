@@ -141,6 +141,27 @@ class HealthSettings(Settings):
         return codes
 
 
+class ReleaseCommandSettings(Settings):
+    """A command that is run once per deploy, in a container of the new image, before anything of it is started."""
+
+    command: tuple[v.Argument, ...] = Field(
+        description="command and arguments, as a list: [bin/rails, db:migrate]"
+    )
+    entrypoint: v.Argument | None = Field(
+        None, description="program that is given them instead of the image's own ENTRYPOINT"
+    )
+    timeout: v.PositiveDuration = Field(
+        600.0, description="seconds until it must have ended, or a duration: 10m"
+    )
+
+    @field_validator("command")
+    @classmethod
+    def _some_words(cls, words: tuple[str, ...]) -> tuple[str, ...]:
+        if not words:
+            raise ValueFault("the list is empty", expected="a command")
+        return words
+
+
 class DrainSettings(Settings):
     """How the old release is let go."""
 
@@ -217,6 +238,9 @@ class EnvironmentSettings(Settings):
     )
     health: HealthSettings = Field(
         default_factory=HealthSettings, description="when a new release counts as healthy"
+    )
+    release_command: ReleaseCommandSettings | None = Field(
+        None, description="run once per deploy, on the first app server, before the new release is started"
     )
     drain: DrainSettings = Field(default_factory=DrainSettings, description="how the old release is let go")
     nginx: NginxSettings = Field(default_factory=NginxSettings, description="where nginx is configured")

@@ -109,6 +109,24 @@ class Health(NamedTuple):
     log_lines: int
 
 
+class ReleaseCommand(NamedTuple):
+    """What is run once per deploy in a container of the new image.
+
+    Attributes:
+        command: Its words.
+        entrypoint: The program that is given them; None for the image's own.
+        timeout: The seconds that it may take.
+    """
+
+    command: tuple[str, ...]
+    entrypoint: str | None
+    timeout: float
+
+    def __str__(self) -> str:
+        """As people know it."""
+        return " ".join((*((self.entrypoint,) if self.entrypoint else ()), *self.command))
+
+
 class Drain(NamedTuple):
     """How the old release is let go: the seconds in which it may finish its requests."""
 
@@ -151,6 +169,7 @@ class Environment(NamedTuple):
     registry: Registry | None
     container: Container
     health: Health
+    release_command: ReleaseCommand | None
     drain: Drain
     nginx: Nginx
     ports: PortRange
@@ -252,5 +271,5 @@ class Project(NamedTuple):
 
 #: What holds settings by name; any other tuple is a list.
 SETTINGS = (
-    Registry, Host, Tls, LogOptions, Container, Health, Drain, Nginx, PortRange, Environment, Project,
+    Registry, Host, Tls, LogOptions, Container, Health, ReleaseCommand, Drain, Nginx, PortRange, Environment, Project,
 )  # fmt: skip

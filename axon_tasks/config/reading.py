@@ -234,6 +234,7 @@ _MADE: dict[type[BaseModel], type[Any]] = {
     models.LogOptionsSettings: project.LogOptions,
     models.ContainerSettings: project.Container,
     models.HealthSettings: project.Health,
+    models.ReleaseCommandSettings: project.ReleaseCommand,
     models.DrainSettings: project.Drain,
     models.NginxSettings: project.Nginx,
     models.PortRangeSettings: project.PortRange,
