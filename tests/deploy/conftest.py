@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import http.client
 import json
@@ -13,7 +14,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -179,16 +180,15 @@ class Product:
         )
 
 
-@pytest.fixture
-def product(images: Lab, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Product]:
-    """A product of this test's own, with environment prod on both app servers."""
-    name = "t" + hashlib.sha1(request.node.nodeid.encode()).hexdigest()[:10]
+def a_product(images: Lab, folder: Path, seed: str) -> Product:
+    """A product with a name of its own, and environment prod on both app servers; nothing is there yet."""
+    name = "t" + hashlib.sha1(seed.encode()).hexdigest()[:10]
     keys = PROJECT / ".lab"
     login = {"user": "root", "key": str(keys / "id_ed25519")}
-    made = Product(
+    return Product(
         images,
         name,
-        tmp_path,
+        folder,
         {
             "product": name,
             "image": "10.77.0.5:5000/shop",
@@ -206,8 +206,33 @@ def product(images: Lab, tmp_path: Path, request: pytest.FixtureRequest) -> Iter
             "environments": {"prod": {"system": ["edge1"], "app": list(APPS), "domain": f"{name}.test"}},
         },
     )
+
+
+@pytest.fixture
+def product(images: Lab, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Product]:
+    """A product of this test's own, with environment prod on both app servers."""
+    made = a_product(images, tmp_path, request.node.nodeid)
     yield made
     made.remove()
+
+
+@pytest.fixture(scope="module")
+def shared(
+    images: Lab, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[Product]:
+    """A product that serves v1 on both app servers, for all tests of a file that leave it serving."""
+    made = a_product(images, tmp_path_factory.mktemp("shared"), request.node.nodeid)
+    try:
+        made.serve("v1")
+        yield made
+    finally:
+        made.remove()
+
+
+@pytest.fixture
+def shop(shared: Product, tmp_path: Path) -> Product:
+    """The product that the file's tests share, with settings that a test may change for itself."""
+    return replace(shared, folder=tmp_path, settings=copy.deepcopy(shared.settings))
 
 
 @pytest.fixture

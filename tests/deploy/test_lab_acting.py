@@ -29,54 +29,53 @@ def results(product: Product, *words: str, flags: tuple[str, ...] = ()) -> list[
     return conforming("exec", said.stdout)["results"]  # type: ignore[no-any-return]
 
 
-def test_a_command_in_the_containers_that_serve(product: Product) -> None:
+def test_a_command_in_the_containers_that_serve(shop: Product) -> None:
     """It runs in what gets traffic, on all app servers, to the letter; also while an older release still drains."""
-    product.serve("v1")
-    with product.holding():
-        product.serve("v2")
-        found = results(product, BUSYBOX, "sh", "-c", 'echo "$VERSION $1"', "x", "a  '$HOME' \"b\"")
+    shop.serve("v1")
+    with shop.holding():
+        shop.serve("v2")
+        found = results(shop, BUSYBOX, "sh", "-c", 'echo "$VERSION $1"', "x", "a  '$HOME' \"b\"")
         assert [("app1", 0, "v2 a  '$HOME' \"b\"\n"), ("app2", 0, "v2 a  '$HOME' \"b\"\n")] == [
             (one["server"], one["exit_code"], one["stdout"]) for one in found
         ]
-        [seen] = json.loads(product.fab("status", "--env=prod", "--json").stdout)["environments"]
+        [seen] = json.loads(shop.fab("status", "--env=prod", "--json").stdout)["environments"]
         server, release = next(
             (app["server"], one["release"])
             for app in seen["app"]
             for one in app["containers"]
             if not one["traffic"]
         )
-        [told] = results(product, BUSYBOX, "env", flags=(f"--only={server}", f"--release={release}"))
+        [told] = results(shop, BUSYBOX, "env", flags=(f"--only={server}", f"--release={release}"))
         assert (release, True) == (told["release"], "VERSION=v1\n" in told["stdout"])
-    said = execute(product, BUSYBOX, "echo", "hello")
+    said = execute(shop, BUSYBOX, "echo", "hello")
     assert (0, ["app1 | hello", "app2 | hello"]) == (said.returncode, sorted(said.stdout.splitlines()))
-    assert "hello\n" == execute(product, BUSYBOX, "echo", "hello", flags=("--only=app2",)).stdout
+    assert "hello\n" == execute(shop, BUSYBOX, "echo", "hello", flags=("--only=app2",)).stdout
 
 
-def test_how_a_command_ended(product: Product) -> None:
+def test_how_a_command_ended(shop: Product) -> None:
     """Where it did not end with 0 is told, with exit code 1; output goes to its own stream."""
-    product.serve("v1")
-    said = execute(product, BUSYBOX, "sh", "-c", "echo no >&2; exit 3")
+    said = execute(shop, BUSYBOX, "sh", "-c", "echo no >&2; exit 3")
     assert (1, "") == (said.returncode, said.stdout)
     assert "app1 | no\n" in said.stderr
     assert "prod: the command did not end with 0: app1 3, app2 3" in said.stderr
-    product.settings["hosts"]["app2"].update(
+    shop.settings["hosts"]["app2"].update(
         address="10.77.0.99", private_address="10.77.0.99", connect_timeout="2s"
     )
-    said = execute(product, BUSYBOX, "true")
+    said = execute(shop, BUSYBOX, "true")
     assert (4, True) == (said.returncode, "app2 (10.77.0.99" in said.stderr), said.stderr
 
 
-def test_a_command_on_the_servers(product: Product) -> None:
+def test_a_command_on_the_servers(shop: Product) -> None:
     """--host runs it on every server, without a container; one word is a line for the shell; --sudo is root."""
-    found = results(product, 'echo "$(hostname) $1" | tr a-z A-Z', flags=("--host",))
+    found = results(shop, 'echo "$(hostname) $1" | tr a-z A-Z', flags=("--host",))
     assert [("edge1", "EDGE1 \n"), ("app1", "APP1 \n"), ("app2", "APP2 \n")] == [
         (one["server"], one["stdout"]) for one in found
     ]
-    said = execute(product, "id", "-un", flags=("--host", "--only=edge1", "--sudo"))
+    said = execute(shop, "id", "-un", flags=("--host", "--only=edge1", "--sudo"))
     assert (0, "root\n") == (said.returncode, said.stdout), said.stderr
-    shown = execute(product, "touch", "/tmp/never", flags=("--host", "--dry-run"))
+    shown = execute(shop, "touch", "/tmp/never", flags=("--host", "--dry-run"))
     assert (0, 3) == (shown.returncode, shown.stdout.count("would be sent; nothing was contacted"))
-    late = results(product, "sleep", "60", flags=("--host", "--only=edge1", "--timeout=1s"))
+    late = results(shop, "sleep", "60", flags=("--host", "--only=edge1", "--timeout=1s"))
     assert (None, True) == (late[0]["exit_code"], "took longer than 1 s" in late[0]["error"])
 
 
@@ -98,16 +97,15 @@ def test_wrong_ways_to_execute(product: Product) -> None:
         assert (2, True) == (said.returncode, words in said.stderr), (flags, said.stderr)
 
 
-def test_a_terminal_in_a_container(product: Product) -> None:
+def test_a_terminal_in_a_container(shop: Product) -> None:
     """Keys arrive as they are pressed, the size is known there, Ctrl-C is the program's, and its exit code is fab's."""
-    product.serve("v1")
     running, said = in_a_terminal(
-        product, "exec", "--env=prod", "--only=app2", "--interactive", after=("--", BUSYBOX, "sh")
+        shop, "exec", "--env=prod", "--only=app2", "--interactive", after=("--", BUSYBOX, "sh")
     )
     try:
         wait_for(lambda: "#" in said.text or "$" in said.text, said)
-        said.type("/app/busybox stty size; echo $VERSION-$((40 + 2))\n")
-        wait_for(lambda: "v1-42" in said.text and "30 200" in said.text, said)
+        said.type("/app/busybox stty size; echo v-$((40 + 2))\n")
+        wait_for(lambda: "v-42" in said.text and "30 200" in said.text, said)
         said.type("/app/busybox sleep 99\n")
         time.sleep(0.5)
         said.type("\x03")
@@ -119,16 +117,16 @@ def test_a_terminal_in_a_container(product: Product) -> None:
         running.kill()
 
 
-def test_ctrl_c_ends_a_command_on_the_servers(product: Product) -> None:
+def test_ctrl_c_ends_a_command_on_the_servers(shop: Product) -> None:
     """What runs on servers ends with the command, and nothing stays there."""
     running, said = in_a_terminal(
-        product, "exec", "--env=prod", "--host", after=("--", "echo begun; sleep 4321")
+        shop, "exec", "--env=prod", "--host", after=("--", "echo begun; sleep 4321")
     )
     wait_for(lambda: said.text.count("begun") == 3, said)
     running.send_signal(signal.SIGINT)
     assert 130 == running.wait(15)
     for server in ("edge1", "app1", "app2"):
-        wait_for(lambda: not product.lab.exec(server, "pgrep -f 'sleep 4321'", check=False).stdout, server)  # noqa: B023
+        wait_for(lambda: not shop.lab.exec(server, "pgrep -f 'sleep 4321'", check=False).stdout, server)  # noqa: B023
 
 
 def restarted(product: Product, *flags: str) -> Any:
@@ -137,20 +135,26 @@ def restarted(product: Product, *flags: str) -> Any:
     return done
 
 
-def test_a_restart_drops_no_request(product: Product) -> None:
+def test_a_restart_drops_no_request(shop: Product) -> None:
     """New containers of the same digest replace the old ones under load; a rollback then goes past the repetition."""
-    product.serve("v1")
-    product.settle()
-    product.serve("v2")
-    product.settle()
-    before = product.containers("app1")
-    with product.under_load() as seen:
-        restarted(product, "--wait")
+    shop.serve("v1")
+    shop.settle()
+    shop.serve("v2")
+    shop.settle()
+    before = shop.containers("app1")
+    with shop.under_load() as seen:
+        restarted(shop, "--wait")
     assert (0, True) == (seen["failed"], seen["requests"] > 0), seen
-    assert (1, True) == (len(product.containers("app1")), product.containers("app1") != before)
-    newest, middle, oldest = json.loads(product.fab("history", "--env=prod", "--json").stdout)["releases"]
-    assert ("restart", middle["id"], middle["digest"]) == (newest["action"], newest["of"], newest["digest"])
-    assert (True, True) == (newest["current"], oldest["previous"])
+    assert (1, True) == (len(shop.containers("app1")), shop.containers("app1") != before)
+    newest, repeated, before_it, *_ = json.loads(shop.fab("history", "--env=prod", "--json").stdout)[
+        "releases"
+    ]
+    assert ("restart", repeated["id"], repeated["digest"]) == (
+        newest["action"],
+        newest["of"],
+        newest["digest"],
+    )
+    assert (True, True) == (newest["current"], before_it["previous"])
 
 
 def test_a_restart_brings_changed_variables_into_force(product: Product, prod: dict[str, Any]) -> None:
@@ -172,19 +176,18 @@ def test_a_restart_brings_changed_variables_into_force(product: Product, prod: d
     product.lab.exec("app1", ["rm", file])
 
 
-def test_a_restart_in_place(product: Product) -> None:
+def test_a_restart_in_place(shop: Product) -> None:
     """The same containers are started again, one server after the other, and it stands in the audit log."""
-    product.serve("v1")
-    before = [product.containers(server) for server in ("app1", "app2")]
-    began = started(product)
-    restarted(product, "--in-place", "--only=app2")
-    now = started(product)
-    assert before == [product.containers(server) for server in ("app1", "app2")]
+    before = [shop.containers(server) for server in ("app1", "app2")]
+    began = started(shop)
+    restarted(shop, "--in-place", "--only=app2")
+    now = started(shop)
+    assert before == [shop.containers(server) for server in ("app1", "app2")]
     assert (True, True) == (began["app1"] == now["app1"], began["app2"] != now["app2"])
-    assert (200, "v1") == product.get()
-    assert "restart-in-place on app2" in product.fab("history", "--env=prod", "--audit").stdout
-    restarted(product, "--in-place")
-    assert started(product)["app1"] != began["app1"]
+    assert 200 == shop.get()[0]
+    assert "restart-in-place on app2" in shop.fab("history", "--env=prod", "--audit").stdout
+    restarted(shop, "--in-place")
+    assert started(shop)["app1"] != began["app1"]
 
 
 def started(product: Product) -> dict[str, str]:
@@ -208,13 +211,11 @@ def test_there_is_nothing_to_restart(product: Product) -> None:
         assert (code, True) == (done.returncode, words in done.stderr), done.stderr
 
 
-def test_a_restart_that_does_not_become_healthy(product: Product) -> None:
+def test_a_restart_that_does_not_become_healthy(shop: Product) -> None:
     """Settings that make it sick change nothing: the old containers keep serving."""
-    product.on("app1")
-    product.serve("v1")
-    before = product.containers("app1")
-    product.settings["defaults"]["health"] |= {"expect_body": "never", "timeout": "2s"}
-    done = product.fab("restart", "--env=prod")
-    assert (1, (200, "v1"), before) == (done.returncode, product.get(), product.containers("app1")), (
-        done.stderr
-    )
+    before = shop.get(), shop.containers("app1"), shop.containers("app2")
+    shop.settings["defaults"]["health"] |= {"expect_body": "never", "timeout": "2s"}
+    done = shop.fab("restart", "--env=prod")
+    assert (1, before) == (
+        done.returncode, (shop.get(), shop.containers("app1"), shop.containers("app2")),
+    ), done.stderr  # fmt: skip

@@ -36,16 +36,12 @@ def drift(product: Product) -> list[tuple[str, str]]:
     return [(one["server"], one["what"]) for one in status(product)["drift"]]
 
 
-def test_status_shows_what_serves(product: Product) -> None:
-    """Before the first deploy nothing; then what serves, what drains, and no drift; as a table, too."""
-    assert ([], []) == (
-        drift(product),
-        [one["targets"] for one in status(product)["system"] if one["targets"]],
-    )
-    product.serve("v1")
-    with product.holding():
-        product.serve("v2")
-        seen = status(product)
+def test_status_shows_what_serves(shop: Product) -> None:
+    """What serves and what drains, each with its image and answer, and no drift; as a table, too."""
+    shop.serve("v1")
+    with shop.holding():
+        shop.serve("v2")
+        seen = status(shop)
         assert [] == seen["drift"]
         ways = {
             (one["image"].rsplit(":", 1)[-1], one["traffic"], one["answer"]["status"])
@@ -59,48 +55,61 @@ def test_status_shows_what_serves(product: Product) -> None:
         assert {edge["release"]} == serving
         assert {200} == {one["status"] for one in edge["answers"]}
         assert {one["upstream"] for one in edge["answers"]} <= set(edge["targets"])
-        said = product.fab("status", "--all")
+        said = shop.fab("status", "--all")
         rows = [line.split() for line in said.stdout.splitlines()]
         assert (0, "ENVIRONMENT") == (said.returncode, rows[0][0])
         assert ["edge1", "app1", "app2"] == list(dict.fromkeys(row[1] for row in rows[1:]))
         assert {"yes", "no"} == {row[-1] for row in rows[1:] if row[1].startswith("app")}
-    product.settle()
+    shop.settle()
 
 
-def test_status_tells_drift(product: Product) -> None:
+def test_looking_before_the_first_deploy(product: Product) -> None:
+    """Nothing serves, which is no drift; the servers are found well; a deploy would change everything."""
+    assert ([], [[]]) == (drift(product), [one["targets"] for one in status(product)["system"]])
+    assert [] == [one for one in diagnosed(product, 0) if one["verdict"] == "failed"]
+    said = product.fab("diff", "--env=prod", "--tag=v1")
+    assert (0, True) == (said.returncode, "nothing serves yet" in said.stdout), said.stderr
+    said = product.fab("health", "--env=prod")
+    assert (1, True) == (said.returncode, "nothing that runs gets traffic" in said.stderr), said.stderr
+    assert "prod: no variables" in product.fab("env.show", "--env=prod").stdout
+
+
+def test_status_tells_drift(shop: Product) -> None:
     """What was stopped, recorded wrongly or changed by hand is told where it is; looking changes nothing."""
-    product.serve("v1")
-    [name] = product.containers("app2")
-    product.lab.exec("app2", ["docker", "stop", "--time=1", name])
-    told = drift(product)
+    [name] = shop.containers("app2")
+    shop.lab.exec("app2", ["docker", "stop", "--time=1", name])
+    told = drift(shop)
     assert ("app2", f"its container {name} is exited") == (told[-1][0], told[-1][1].partition(", but ")[2])
-    product.lab.exec("app2", ["docker", "start", name])
-    state = f"/var/lib/axon/{product.name}/prod"
-    site = f"/etc/nginx/axon.d/sites/{product.name}-prod.conf"
-    product.lab.exec(
+    shop.lab.exec("app2", ["docker", "start", name])
+    state = f"/var/lib/axon/{shop.name}/prod"
+    site = f"/etc/nginx/axon.d/sites/{shop.name}-prod.conf"
+    shop.lab.exec(
         "edge1", f"cp -p {state}/current {state}/kept; echo 17 >{state}/current; echo '# mine' >>{site}"
     )
     deadline = time.monotonic() + 20
-    while len(told := drift(product)) > 2:  # the application starts again
+    while len(told := drift(shop)) > 2:  # the application starts again
         assert time.monotonic() < deadline, told
     assert [("edge1", f"{site} was changed by hand"), ("edge1", True)] == [
         told[0], (told[1][0], told[1][1].startswith("release 17 is recorded as the one that serves, and traffic goes")),
     ]  # fmt: skip
-    assert "17" == product.lab.exec("edge1", f"cat {state}/current").stdout.strip()
-    shown = product.fab("status", "--env=prod").stdout
+    assert "17" == shop.lab.exec("edge1", f"cat {state}/current").stdout.strip()
+    shown = shop.fab("status", "--env=prod").stdout
     assert "prod: not as it should be" in shown
     assert "fab deploy --env=prod" in shown
-    product.lab.exec("edge1", f"mv {state}/kept {state}/current")
+    shop.lab.exec("edge1", f"mv {state}/kept {state}/current")
 
 
-def test_a_dead_server_hides_nothing(product: Product, prod: dict[str, Any]) -> None:
+def test_a_dead_server_hides_nothing(shop: Product) -> None:
     """The others are shown, the dead one is named, the exit code is 4, and it takes no longer than its timeout."""
-    product.on("app1")
-    product.serve("v1")
-    product.settings["hosts"]["app2"].update(NOBODY)
-    product.settings["environments"]["spare"] = {**prod, "app": ["app2"], "domain": "spare.test"}
+    shop.on("app1")
+    shop.settings["hosts"]["app2"].update(NOBODY)
+    shop.settings["environments"]["spare"] = {
+        **shop.settings["environments"]["prod"],
+        "app": ["app2"],
+        "domain": "spare.test",
+    }
     for words in (["status"], ["health"], ["stats"], ["logs", "--env=spare"]):
-        said = product.fab(*words, *([] if len(words) > 1 else ["--all"]), timeout=60)
+        said = shop.fab(*words, *([] if len(words) > 1 else ["--all"]), timeout=60)
         assert (4, True) == (said.returncode, "app2 (10.77.0.99" in said.stderr), (
             words,
             said.stdout,
@@ -112,17 +121,16 @@ def test_a_dead_server_hides_nothing(product: Product, prod: dict[str, Any]) -> 
                 next(line.split() for line in lines if " app1 " in line)[index] for index in (1, -1)
             ]
             assert any("app2" in line and "no answer" in line for line in lines)
-    seen = conforming("status", product.fab("status", "--all", "--json").stdout)["environments"]
+    seen = conforming("status", shop.fab("status", "--all", "--json").stdout)["environments"]
     assert [[], ["app2"]] == [[error["server"] for error in one["errors"]] for one in seen]
 
 
-def test_only_asks_no_other_server(product: Product) -> None:
+def test_only_asks_no_other_server(shop: Product) -> None:
     """With --only a dead server is not waited for; a server of no environment is refused with 2."""
-    product.serve("v1")
-    product.settings["hosts"]["app2"].update(NOBODY)
-    seen = status(product, "--only=app1,edge1")
+    shop.settings["hosts"]["app2"].update(NOBODY)
+    seen = status(shop, "--only=app1,edge1")
     assert (["app1"], []) == ([one["server"] for one in seen["app"]], seen["errors"])
-    said = product.fab("status", "--env=prod", "--only=app9")
+    said = shop.fab("status", "--env=prod", "--only=app9")
     assert (2, True) == (said.returncode, "There are: edge1, app1, app2" in said.stderr), said.stderr
 
 
@@ -139,41 +147,38 @@ def test_status_tells_who_works(product: Product) -> None:
         deploying.communicate(timeout=90)
 
 
-def test_status_again_and_again(product: Product) -> None:
+def test_status_again_and_again(shop: Product) -> None:
     """--watch shows it anew in the same place of a terminal, until Ctrl-C, which is no failure."""
-    product.on("app1")
-    product.serve("v1")
-    running, said = in_a_terminal(product, "status", "--env=prod", "--watch", "--interval=0.2s")
+    shop.on("app1")
+    running, said = in_a_terminal(shop, "status", "--env=prod", "--watch", "--interval=0.2s")
     wait_for(lambda: said.text.count("\x1b[H\x1b[J") > 2 and "app1" in said.text, said)
     running.send_signal(signal.SIGINT)
     assert 0 == running.wait(10)
 
 
-def test_health(product: Product) -> None:
+def test_health(shop: Product) -> None:
     """Healthy is 0; a release that does not answer is 1, and told with what it answered, directly and through nginx."""
-    product.serve("v1")
-    said = product.fab("health", "--env=prod", "--json")
+    said = shop.fab("health", "--env=prod", "--json")
     [seen] = conforming("health", said.stdout)["environments"]
     assert (0, True) == (said.returncode, seen["healthy"]), said.stderr
     ways = [(one["server"], one["through"], one["answer"]["status"]) for one in seen["checks"]]
     assert [("edge1", True, 200)] * 2 + [("app1", False, 200), ("app2", False, 200)] == ways
-    product.settings["defaults"]["health"]["expect_body"] = "never"
-    said = product.fab("health", "--env=prod")
+    shop.settings["defaults"]["health"]["expect_body"] = "never"
+    said = shop.fab("health", "--env=prod")
     assert (1, True) == (said.returncode, "is not healthy: HTTP 200" in said.stderr), said.stderr
     assert "200, not healthy" in said.stdout
 
 
-def test_stats(product: Product) -> None:
+def test_stats(shop: Product) -> None:
     """Each running container is told with what it uses."""
-    product.serve("v1")
-    said = product.fab("stats", "--env=prod", "--json")
+    said = shop.fab("stats", "--env=prod", "--json")
     assert 0 == said.returncode, said.stderr
     [seen] = conforming("stats", said.stdout)["environments"]
     assert [("app1", 0), ("app2", 0)] == [(one["server"], one["restarts"]) for one in seen["containers"]]
     for one in seen["containers"]:
         assert one["processes"] > 0 < one["memory_bytes"] < one["limit_bytes"], one
         assert one["cpu_percent"] >= 0 <= one["received_bytes"], one
-    table = product.fab("stats", "--env=prod").stdout.splitlines()
+    table = shop.fab("stats", "--env=prod").stdout.splitlines()
     assert (3, "ENVIRONMENT") == (len(table), table[0].split()[0])
 
 
@@ -186,22 +191,20 @@ def changes(product: Product, *words: str) -> dict[tuple[str, tuple[str, ...]], 
     return {(one["what"], tuple(one["servers"])): one["diff"] for one in found["changes"]}
 
 
-def test_what_a_deploy_would_change(product: Product, prod: dict[str, Any]) -> None:
+def test_what_a_deploy_would_change(shop: Product) -> None:
     """Nothing after a deploy; then each thing that differs from what serves, and after the next deploy nothing again."""
-    file = f"/srv/{product.name}.env"
+    file = f"/srv/{shop.name}.env"
     for server in ("app1", "app2"):
-        product.lab.exec(server, f"echo GREETING=first >{file}")
-    prod["env_file"] = file
-    said = product.fab("diff", "--env=prod", "--tag=v1")
-    assert (0, True) == (said.returncode, "nothing serves yet" in said.stdout), said.stderr
-    product.serve("v1")
-    assert {} == changes(product)
-    assert {} == changes(product, "--tag=v1")
-    assert "nothing but the container itself" in product.fab("diff", "--env=prod").stdout
-    product.settings["defaults"]["container"] |= {"memory": "64m", "env": {"TOKEN": "secret-7"}}
-    prod["aliases"] = [f"www.{product.domain}"]
-    product.lab.exec("app1", f"echo GREETING=second >{file}")
-    found = changes(product, "--tag=v2")
+        shop.lab.exec(server, f"echo GREETING=first >{file}")
+    shop.settings["environments"]["prod"]["env_file"] = file
+    shop.serve("v1")
+    assert {} == changes(shop)
+    assert {} == changes(shop, "--tag=v1")
+    assert "nothing but the container itself" in shop.fab("diff", "--env=prod").stdout
+    shop.settings["defaults"]["container"] |= {"memory": "64m", "env": {"TOKEN": "secret-7"}}
+    shop.settings["environments"]["prod"]["aliases"] = [f"www.{shop.domain}"]
+    shop.lab.exec("app1", f"echo GREETING=second >{file}")
+    found = changes(shop, "--tag=v2")
     image = "10.77.0.5:5000/shop"
     assert [f"-{image}:v1", f"+{image}:v2"] == found.pop(("image", ()))
     assert ["+--memory 64m"] == [
@@ -209,31 +212,30 @@ def test_what_a_deploy_would_change(product: Product, prod: dict[str, Any]) -> N
     ]
     assert ["variables"] == [what for what, servers in found if servers == ("app1", "app2")]
     site = [line for line in found.pop(("site", ("edge1",))) if line[0] in "+-"]
-    assert (1, True) == (len(site) // 2, f"www.{product.domain}" in site[1]), site
+    assert (1, True) == (len(site) // 2, f"www.{shop.domain}" in site[1]), site
     assert [("variables", ("app1", "app2"))] == list(found)
-    shown = product.fab("diff", "--env=prod", "--tag=v2").stdout
+    shown = shop.fab("diff", "--env=prod", "--tag=v2").stdout
     assert ("secret-7" in shown, "+--memory 64m" in shown) == (False, True)
-    product.serve("v2")
-    assert {} == changes(product)
+    shop.serve("v2")
+    assert {} == changes(shop)
     for server in ("app1", "app2"):
-        product.lab.exec(server, ["rm", file])
+        shop.lab.exec(server, ["rm", file])
 
 
-def test_the_doctor(product: Product, prod: dict[str, Any]) -> None:
-    """Servers that can be deployed to are found well, before and after a deploy; what they lack is told with a fix."""
-    assert [] == [one for one in diagnosed(product, 0) if one["verdict"] == "failed"]
-    product.serve("v1")
-    names = {(one["server"], one["name"]) for one in diagnosed(product, 0) if one["verdict"] == "ok"}
+def test_the_doctor(shop: Product) -> None:
+    """Servers that can be deployed to are found well; what they lack is told with a fix."""
+    names = {(one["server"], one["name"]) for one in diagnosed(shop, 0) if one["verdict"] == "ok"}
     assert {("edge1", "nginx"), ("edge1", "privileges"), ("app1", "docker"), ("app2", "ports")} <= names
-    prod["env_file"] = f"/srv/{product.name}.none"
-    prod["tls"] = {"certificate": f"/srv/{product.name}.pem", "key": f"/srv/{product.name}.key"}
-    product.settings["hosts"]["app2"].update(NOBODY)
-    failed = {
-        (one["server"], one["name"]): one for one in diagnosed(product, 4) if one["verdict"] == "failed"
+    shop.settings["environments"]["prod"]["env_file"] = f"/srv/{shop.name}.none"
+    shop.settings["environments"]["prod"]["tls"] = {
+        "certificate": f"/srv/{shop.name}.pem",
+        "key": f"/srv/{shop.name}.key",
     }
+    shop.settings["hosts"]["app2"].update(NOBODY)
+    failed = {(one["server"], one["name"]): one for one in diagnosed(shop, 4) if one["verdict"] == "failed"}
     assert {("app1", "env file"), ("app2", "connection"), ("edge1", "certificate")} == set(failed)
     assert all(one["fix"] for one in failed.values()), failed
-    said = product.fab("doctor", "--env=prod")
+    said = shop.fab("doctor", "--env=prod")
     assert (4, True) == (said.returncode, "mended on edge1, app1, app2" in said.stderr), said.stderr
     assert re.search(r"^app2 +failed +connection +.*10\.77\.0\.99", said.stdout, re.MULTILINE), said.stdout
 
@@ -244,21 +246,21 @@ def diagnosed(product: Product, code: int) -> list[dict[str, str]]:
     return conforming("doctor", said.stdout)["checks"]  # type: ignore[no-any-return]
 
 
-def test_the_doctor_and_a_certificate(product: Product, prod: dict[str, Any]) -> None:
+def test_the_doctor_and_a_certificate(shop: Product) -> None:
     """One that ends soon is a warning; one for another domain, or that has ended, has failed."""
-    place = f"/srv/{product.name}"
-    prod["tls"] = {"certificate": f"{place}.pem", "key": f"{place}.key"}
+    place = f"/srv/{shop.name}"
+    shop.settings["environments"]["prod"]["tls"] = {"certificate": f"{place}.pem", "key": f"{place}.key"}
     for days, name, verdict, words in (
-        (90, product.domain, "ok", "valid until"),
-        (5, f"*.{product.domain.partition('.')[2]}", "warning", "valid until"),
-        (90, "other.test", "failed", f"it is not for {product.domain}, but for other.test"),
-        (-1, product.domain, "failed", "it ended on"),
+        (90, shop.domain, "ok", "valid until"),
+        (5, f"*.{shop.domain.partition('.')[2]}", "warning", "valid until"),
+        (90, "other.test", "failed", f"it is not for {shop.domain}, but for other.test"),
+        (-1, shop.domain, "failed", "it ended on"),
     ):
         made = make_certificate(name, days)
-        product.lab.exec("edge1", f"cat >{place}.pem; echo key >{place}.key", stdin=made)
-        [one] = [one for one in diagnosed(product, int(verdict == "failed")) if one["name"] == "certificate"]
+        shop.lab.exec("edge1", f"cat >{place}.pem; echo key >{place}.key", stdin=made)
+        [one] = [one for one in diagnosed(shop, int(verdict == "failed")) if one["name"] == "certificate"]
         assert (verdict, True) == (one["verdict"], words in one["told"]), one
-    product.lab.exec("edge1", f"rm {place}.pem {place}.key")
+    shop.lab.exec("edge1", f"rm {place}.pem {place}.key")
 
 
 def make_certificate(name: str, days: int) -> str:
@@ -286,38 +288,36 @@ def lines(product: Product, *words: str) -> list[dict[str, Any]]:
     return [conforming("logs", line) for line in said.stdout.splitlines()]
 
 
-def test_logs_of_all_servers_in_order(product: Product) -> None:
+def test_logs_of_all_servers_in_order(shop: Product) -> None:
     """Lines of both app servers and of nginx stand in the order of their times, and can be chosen by text, age and number."""
-    product.serve("v1")
     for number in range(12):
-        assert (404, "v1") == product.get(f"/number-{number}")
-    found = lines(product, "--grep=GET /number-")
+        assert 404 == shop.get(f"/number-{number}")[0]
+    found = lines(shop, "--grep=GET /number-")
     assert [f"GET /number-{number} 404" for number in range(12)] == [one["text"] for one in found]
     assert {"app1", "app2"} == {one["server"] for one in found}
     assert sorted(one["time"] for one in found) == [one["time"] for one in found]
-    assert ["GET /number-7 404"] == [one["text"] for one in lines(product, "--grep=number-(7|77) ")]
-    assert 2 == len(lines(product, "--grep=GET /number-", "--tail=1"))
-    assert [] == lines(product, "--release=17")
+    assert ["GET /number-7 404"] == [one["text"] for one in lines(shop, "--grep=number-(7|77) ")]
+    assert 2 == len(lines(shop, "--grep=GET /number-", "--tail=1"))
+    assert [] == lines(shop, "--release=17")
     time.sleep(2)
-    assert [] == lines(product, "--since=1s", "--service=all")
-    assert 12 == len(lines(product, "--since=10m", "--grep=GET /number-"))
-    access = lines(product, "--service=access", "--grep=/number-")
+    assert [] == lines(shop, "--since=1s", "--service=all")
+    assert 12 == len(lines(shop, "--since=10m", "--grep=GET /number-"))
+    access = lines(shop, "--service=access", "--grep=/number-")
     assert [("edge1", "access", "", True)] * 12 == [
         (one["server"], one["service"], one["release"], f"/number-{number} " in one["text"])
         for number, one in enumerate(access)
     ]
-    both = lines(product, "--service=all", "--grep=/number-")
+    both = lines(shop, "--service=all", "--grep=/number-")
     assert 24 == len(both)
-    text = product.fab("logs", "--env=prod", "--only=app1", "--tail=1", "--timestamps").stdout
+    text = shop.fab("logs", "--env=prod", "--only=app1", "--tail=1", "--timestamps").stdout
     assert re.fullmatch(r"app1 \d+ \| 20\d\d-\S+Z  GET /number-\d+ 404\n", text), text
 
 
-def test_a_log_that_cannot_be_read(product: Product) -> None:
+def test_a_log_that_cannot_be_read(shop: Product) -> None:
     """A log that is not there is a warning with its reason, and hides no other."""
-    product.on("app1")
-    product.serve("v1")
-    product.lab.exec("edge1", f"rm /var/log/nginx/{product.name}-prod-error.log")
-    said = product.fab("logs", "--env=prod", "--service=all")
+    shop.on("app1")
+    shop.lab.exec("edge1", f"rm /var/log/nginx/{shop.name}-prod-error.log")
+    said = shop.fab("logs", "--env=prod", "--service=all")
     assert (0, True) == (said.returncode, "app1" in said.stdout)
     assert re.search(r"Warning: edge1: cannot read nginx's error log: .*No such file", said.stderr), (
         said.stderr
@@ -334,35 +334,31 @@ def left_over(product: Product) -> str:
     return found
 
 
-def test_following_logs(product: Product) -> None:
+def test_following_logs(shop: Product) -> None:
     """Two servers at once, with nginx, and the containers of a deploy in between; Ctrl-C ends it, here and there."""
-    product.serve("v1")
-    running, said = in_a_terminal(
-        product, "logs", "--env=prod", "--service=app,access", "--follow", "--tail=5"
-    )
+    running, said = in_a_terminal(shop, "logs", "--env=prod", "--service=app,access", "--follow", "--tail=5")
     try:
         time.sleep(1)
         for number in range(6):
-            product.get(f"/before-{number}")
+            shop.get(f"/before-{number}")
         wait_for(lambda: said.text.count("/before-") == 12, said)
-        product.serve("v2")
+        shop.serve("v2" if shop.get()[1] == "v1" else "v1")
         for number in range(6):
-            product.get(f"/after-{number}")
+            shop.get(f"/after-{number}")
         wait_for(lambda: said.text.count("/after-") == 12, said)
         assert {"app1", "app2", "edge1"} == set(re.findall(r"(app\d|edge\d) \w+ +\|", said.text))
         assert "\x1b[3" in said.text
-        assert "docker logs" in left_over(product)
+        assert "docker logs" in left_over(shop)
         running.send_signal(signal.SIGINT)
         assert 0 == running.wait(5)
-        wait_for(lambda: left_over(product) == "", "something still reads logs")
+        wait_for(lambda: left_over(shop) == "", "something still reads logs")
     finally:
         running.kill()
 
 
-def test_a_killed_reader_leaves_nothing(product: Product) -> None:
+def test_a_killed_reader_leaves_nothing(shop: Product) -> None:
     """Also one that is ended with SIGKILL, whose log is silent, leaves no process on the servers."""
-    product.serve("v1")
-    running, said = in_a_terminal(product, "logs", "--env=prod", "--follow", "--service=all")
-    wait_for(lambda: left_over(product).count("docker logs") == 2, said)
+    running, said = in_a_terminal(shop, "logs", "--env=prod", "--follow", "--service=all")
+    wait_for(lambda: left_over(shop).count("docker logs") == 2, said)
     running.kill()
-    wait_for(lambda: left_over(product) == "", "something still reads logs")
+    wait_for(lambda: left_over(shop) == "", "something still reads logs")
