@@ -14,7 +14,7 @@ from schemas import conforming
 if TYPE_CHECKING:
     from conftest import Product
 
-pytestmark = [pytest.mark.lab, pytest.mark.usefixtures("uncovered")]
+pytestmark = pytest.mark.lab
 
 BUSYBOX = "/app/busybox"
 

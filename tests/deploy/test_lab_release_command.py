@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from conftest import Product
 
-pytestmark = [pytest.mark.lab, pytest.mark.usefixtures("uncovered")]
+pytestmark = pytest.mark.lab
 
 
 @pytest.fixture
