@@ -155,14 +155,16 @@ def _project(kept: Mapping[str, Any], look_up: Callable[[_Way], Secret]) -> made
 def _environment(kept: Mapping[str, Any], way: _Way, look_up: Callable[[_Way], Secret]) -> made.Environment:
     container = kept["container"]
     env = {name: one_line(look_up((*way, "container", "env", name))) for name in container["env"]}
-    tls = kept["tls"]
     return _made(
         made.Environment,
         kept,
-        tls=None if tls is None else _made(made.Tls, tls),
+        tls=_optional(made.Tls, kept["tls"]),
         registry=_registry(kept["registry"], (*way, "registry"), look_up),
         container=_made(made.Container, container, env=env, log=_made(made.LogOptions, container["log"])),
         health=_made(made.Health, kept["health"]),
+        release_command=_optional(made.ReleaseCommand, kept["release_command"]),
+        hooks=_optional(made.Hooks, kept["hooks"]),
+        notify=_notify(kept["notify"], (*way, "notify"), look_up),
         drain=_made(made.Drain, kept["drain"]),
         nginx=_made(made.Nginx, kept["nginx"]),
         ports=_made(made.PortRange, kept["ports"]),
@@ -178,6 +180,16 @@ def _registry(
     kept: Mapping[str, Any] | None, way: _Way, look_up: Callable[[_Way], Secret]
 ) -> made.Registry | None:
     return None if kept is None else _made(made.Registry, kept, password=look_up((*way, "password")))
+
+
+def _notify(
+    kept: Mapping[str, Any] | None, way: _Way, look_up: Callable[[_Way], Secret]
+) -> made.Notify | None:
+    return None if kept is None else _made(made.Notify, kept, webhook=look_up((*way, "webhook")))
+
+
+def _optional(kind: type[T], kept: Mapping[str, Any] | None) -> T | None:
+    return None if kept is None else _made(kind, kept)
 
 
 def _path(kept: str | None) -> Path | None:

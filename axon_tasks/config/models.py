@@ -162,6 +162,49 @@ class ReleaseCommandSettings(Settings):
         return words
 
 
+class HooksSettings(Settings):
+    """Commands that are run on this machine, in the folder of this file, with facts in AXON_... and as JSON on stdin."""
+
+    before_deploy: tuple[v.Argument, ...] | None = Field(
+        None, description="before anything is done; if it fails, nothing is"
+    )
+    after_switch: tuple[v.Argument, ...] | None = Field(
+        None, description="as soon as the new release serves; a failure is a warning"
+    )
+    after_deploy: tuple[v.Argument, ...] | None = Field(
+        None, description="when the deploy has ended well; a failure is a warning"
+    )
+    on_failure: tuple[v.Argument, ...] | None = Field(
+        None, description="when the deploy has failed; its own failure hides nothing"
+    )
+    timeout: v.PositiveDuration = Field(300.0, description="seconds that each of them may take: 5m")
+
+    @field_validator("before_deploy", "after_switch", "after_deploy", "on_failure")
+    @classmethod
+    def _some_words(cls, words: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if words is not None and not words:
+            raise ValueFault("the list is empty", expected="a command")
+        return words
+
+
+class NotifySettings(Settings):
+    """Whom to tell how a deploy has ended."""
+
+    webhook: Secret = Field(
+        description="URL that is sent a message as Slack takes it, best as ${VARIABLE}: it is a secret"
+    )
+    events: tuple[v.Ending, ...] = Field(
+        ("success", "failure"), description="after which endings: success, failure"
+    )
+
+    @field_validator("webhook")
+    @classmethod
+    def _is_url(cls, url: Secret) -> Secret:
+        if not url.reveal().startswith(("https://", "http://")):
+            raise ValueFault("this is no URL", expected="https://...")
+        return url
+
+
 class DrainSettings(Settings):
     """How the old release is let go."""
 
@@ -242,6 +285,8 @@ class EnvironmentSettings(Settings):
     release_command: ReleaseCommandSettings | None = Field(
         None, description="run once per deploy, on the first app server, before the new release is started"
     )
+    hooks: HooksSettings | None = Field(None, description="commands of this machine around a deploy")
+    notify: NotifySettings | None = Field(None, description="whom to tell how a deploy has ended")
     drain: DrainSettings = Field(default_factory=DrainSettings, description="how the old release is let go")
     nginx: NginxSettings = Field(default_factory=NginxSettings, description="where nginx is configured")
     ports: PortRangeSettings = Field(

@@ -127,6 +127,23 @@ class ReleaseCommand(NamedTuple):
         return " ".join((*((self.entrypoint,) if self.entrypoint else ()), *self.command))
 
 
+class Hooks(NamedTuple):
+    """Commands of this machine around a deploy, and the seconds that each of them may take."""
+
+    before_deploy: tuple[str, ...] | None
+    after_switch: tuple[str, ...] | None
+    after_deploy: tuple[str, ...] | None
+    on_failure: tuple[str, ...] | None
+    timeout: float
+
+
+class Notify(NamedTuple):
+    """Whom to tell how a deploy has ended, and after which endings."""
+
+    webhook: Secret
+    events: tuple[str, ...]
+
+
 class Drain(NamedTuple):
     """How the old release is let go: the seconds in which it may finish its requests."""
 
@@ -170,6 +187,8 @@ class Environment(NamedTuple):
     container: Container
     health: Health
     release_command: ReleaseCommand | None
+    hooks: Hooks | None
+    notify: Notify | None
     drain: Drain
     nginx: Nginx
     ports: PortRange
@@ -271,5 +290,5 @@ class Project(NamedTuple):
 
 #: What holds settings by name; any other tuple is a list.
 SETTINGS = (
-    Registry, Host, Tls, LogOptions, Container, Health, ReleaseCommand, Drain, Nginx, PortRange, Environment, Project,
+    Registry, Host, Tls, LogOptions, Container, Health, ReleaseCommand, Hooks, Notify, Drain, Nginx, PortRange, Environment, Project,
 )  # fmt: skip

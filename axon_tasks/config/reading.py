@@ -235,6 +235,8 @@ _MADE: dict[type[BaseModel], type[Any]] = {
     models.ContainerSettings: project.Container,
     models.HealthSettings: project.Health,
     models.ReleaseCommandSettings: project.ReleaseCommand,
+    models.HooksSettings: project.Hooks,
+    models.NotifySettings: project.Notify,
     models.DrainSettings: project.Drain,
     models.NginxSettings: project.Nginx,
     models.PortRangeSettings: project.PortRange,

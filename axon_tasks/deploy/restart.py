@@ -8,6 +8,7 @@ from axon_tasks.commands import docker, records
 from axon_tasks.commands.shell import Learnt
 from axon_tasks.config import ImageReference
 from axon_tasks.config.images import is_digest
+from axon_tasks.deploy import hooks
 from axon_tasks.deploy.engine import Report, Step
 from axon_tasks.deploy.inspecting import inspect_step
 from axon_tasks.deploy.locking import lock_step, must_hold
@@ -41,6 +42,7 @@ def steps(run: Deployment) -> tuple[Step, ...]:
         switch_step(run, ("stage", "start")),
         record_step(run, ("switch",)),
         retire_step(run, ("switch",)),
+        *hooks.switch_steps(run, ("switch",)),
         *((wait_step(run, ("retire",)),) if waited else ()),
     )
 

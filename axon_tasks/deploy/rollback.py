@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from axon_tasks.commands import docker, naming, records
 from axon_tasks.commands.shell import Learnt
-from axon_tasks.deploy import background, history
+from axon_tasks.deploy import background, history, hooks
 from axon_tasks.deploy import facts as parse
 from axon_tasks.deploy.engine import Report, Step
 from axon_tasks.deploy.inspecting import inspect_step
@@ -87,6 +87,7 @@ def steps(run: Deployment, to: str = "") -> tuple[Step, ...]:
         switch_step(run, ("stage", "start")),
         record_step(run, ("switch",)),
         retire_step(run, ("switch",)),
+        *hooks.switch_steps(run, ("switch",)),
         *((wait_step(run, ("retire",)),) if waited else ()),
     )
 

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from axon_tasks.deploy import plan, preview
+from axon_tasks.deploy import hooks, plan, preview
 from axon_tasks.deploy.engine import Engine, Interruptible, Report, Step, nothing
 from axon_tasks.deploy.problems import DeployFailedError, must
 from axon_tasks.deploy.run import SHORT, Deployment
@@ -102,9 +102,17 @@ class Session:
         finally:
             run.servers.ended("ok" if not engine.result.errors else "failed")
         error = verdict(run, result)
-        if error is not None and {"switch", "record"} <= {step.name for step in steps}:
+        if error is not None and is_whole(steps):
             note_failure(run, error)
         return error
+
+    def hooked(self, run: Deployment, steps: Sequence[Step]) -> AxonError | None:
+        """Run the hook that may stop it, and the plan if it does not; the parameters are those of `run`."""
+        error = hooks.before(run)
+        if error is None:
+            return self.run(run, steps)
+        # Ctrl-C reaches the hook, too.
+        return not_begun(run) if self._stopped else error
 
     def drive(self, engine: Engine) -> Result:
         """Run an engine that `interrupt` reaches, also if it was called before."""
@@ -138,6 +146,11 @@ class Session:
             ) from None
 
 
+def is_whole(steps: Sequence[Step]) -> bool:
+    """Whether a plan leads to another release, and is no single step of such a plan."""
+    return {"switch", "record"} <= {step.name for step in steps}
+
+
 def alone(
     project: Project,
     connections: Connections,
@@ -165,8 +178,16 @@ def alone(
     run = opened.prepare(environment, options, listener)
     steps = plan_of(run)
     failed: list[AxonError | None] = []
+
+    def work() -> None:
+        if not is_whole(steps):
+            failed.append(opened.run(run, steps))
+            return
+        failed.append(opened.hooked(run, steps))
+        hooks.after(run, failed[0])
+
     try:
-        opened.guarded(lambda: failed.append(opened.run(run, steps)))
+        opened.guarded(work)
     finally:
         run.servers.close()
     for error in failed:
@@ -239,10 +260,11 @@ class _Together:
             outcome.run.servers.waited(", ".join(ahead))
         began = time.monotonic()
         try:
-            outcome.error = self._opened.run(outcome.run, plan.steps(outcome.run))
+            outcome.error = self._opened.hooked(outcome.run, plan.steps(outcome.run))
             while (rest := _without_failed(outcome)) is not None and outcome.run.options.keep_going:
                 self._again(outcome, rest)
             outcome.error = _with_a_way_out(outcome)
+            hooks.after(outcome.run, outcome.error)
         finally:
             outcome.seconds = time.monotonic() - began
             self._ended.append(step.name)

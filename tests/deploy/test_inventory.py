@@ -244,6 +244,9 @@ environments:
     tls: {certificate: /etc/tls/c.pem, key: /etc/tls/k.pem}
     container: {env: {EXTRA: "${PASSWORD}"}, command: [serve, --all], log: {max_file: 5}}
     health: {expect_status: [200, 204]}
+    release_command: {command: [bin/migrate, --all], timeout: 5m}
+    hooks: {before_deploy: [make, check], on_failure: [./page.sh]}
+    notify: {webhook: "https://chat.test/${PASSWORD}", events: [failure]}
   other: {system: [edge1], app: [edge1], domain: other.test, registry: {username: me, password: literal-4712}, image: a.io/x}
 """
 
