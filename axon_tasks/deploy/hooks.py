@@ -29,7 +29,9 @@ SUCCESS, FAILURE = "success", "failure"
 
 #: Seconds for a webhook: nobody waits for it at the end of each deploy.
 _WEBHOOK = 10.0
-#: Characters of a message.
+#: Seconds for what a hook has said before its end.
+_LAST_WORDS = 1.0
+#: Characters of a message, and of an error that is passed on.
 _LONGEST = 2000
 
 
@@ -55,7 +57,7 @@ def facts(run: Deployment, event: str, error: AxonError | None = None) -> dict[s
         "who": who(),
         "when": utc_now(),
         "seconds": round(time.monotonic() - run.began, 2),
-        "error": sanitize(str(error)) if error else None,
+        "error": sanitize(str(error))[:_LONGEST] if error else None,
         "exit_code": error.code if error else None,
     }
 
@@ -135,7 +137,7 @@ def _call(run: Deployment, event: str, error: AxonError | None = None) -> str:
 def _run(
     run: Deployment, event: str, words: Sequence[str], variables: dict[str, str], told: str, limit: float
 ) -> str:
-    with subprocess.Popen(
+    running = subprocess.Popen(
         words,
         cwd=run.project.root,
         env={**os.environ, **variables},
@@ -144,23 +146,27 @@ def _run(
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
-    ) as running:
-        # Its lines are shown while it runs; who reads them would not see that the time is up.
-        late = threading.Timer(limit, running.kill)
-        late.daemon = True
-        late.start()
-        try:
-            _feed(running, told)
-            for line in running.stdout or ():
-                if line.strip():
-                    run.listener.message(event, line.rstrip())
-            code = running.wait()
-        finally:
-            in_time = late.is_alive()
-            late.cancel()
-    if not in_time:
+    )
+    # Not waited for longer than a moment: what it leaves running may keep its output open for ever.
+    reader = threading.Thread(target=_listen, args=(run, event, running), name="axon-hook", daemon=True)
+    reader.start()
+    try:
+        _feed(running, told)
+        code = running.wait(limit)
+    except subprocess.TimeoutExpired:
+        running.kill()
+        running.wait()
         return f"{words[0]} had not ended after {limit:g} s, and was stopped"
+    finally:
+        reader.join(_LAST_WORDS)
     return f"{words[0]} ended with exit code {code}" if code else ""
+
+
+def _listen(run: Deployment, event: str, running: subprocess.Popen[str]) -> None:
+    """Show what it says while it runs."""
+    for line in running.stdout or ():
+        if line.strip():
+            run.listener.message(event, line.rstrip())
 
 
 def _feed(running: subprocess.Popen[str], told: str) -> None:

@@ -122,6 +122,13 @@ def test_a_hook_that_reads_nothing(run: Deployment) -> None:
     assert [] == run.warnings
 
 
+def test_what_a_hook_leaves_running_is_not_waited_for(run: Deployment) -> None:
+    """A child that keeps the output open does not keep the deploy."""
+    told = hook(run, "after_deploy", "sh", "-c", "sleep 20 & echo begun", timeout=10.0)
+    hooks.after(run, None)
+    assert ([("after_deploy", "begun")], []) == (told, run.warnings)
+
+
 def test_the_step_after_the_switch(run: Deployment) -> None:
     """It is in the plan where there is such a hook, and its failure is a warning."""
     assert () == hooks.switch_steps(run, ("switch",))
