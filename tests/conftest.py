@@ -53,7 +53,9 @@ def uncovered(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    if item.get_closest_marker("lab") and not hasattr(getattr(item, "function", None), "isolated"):
+    if hasattr(getattr(item, "function", None), "isolated"):
+        item.add_marker(pytest.mark.alone)
+    elif item.get_closest_marker("lab"):
         # There is one lab, and its tests change it: one process runs them all, others run the rest meanwhile.
         item.add_marker(pytest.mark.xdist_group("lab"))
 
