@@ -512,9 +512,14 @@ def execute(container_id: str, words: tuple[str, ...], *, terminal: bool = False
     return command("docker", "exec", *(("--interactive", "--tty") if terminal else ()), container_id, *run)
 
 
-def restart(container: str, seconds: float) -> str:
+def restart(candidate: Candidate) -> str:
     """Stop a container and start it again, with the time to stop that it has in a deploy."""
-    return command("docker", "restart", "--time", max(1, round(seconds)), container)
+    environment = candidate.environment
+    seconds = max(1, round(environment.container.stop_timeout))
+    return script(
+        f'docker restart --time {seconds} "$container" >/dev/null', (),
+        product=environment.product, environment=environment.name, release=candidate.release, container=_CONTAINER,
+    )  # fmt: skip
 
 
 def container_state(container: str) -> str:

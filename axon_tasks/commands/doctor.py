@@ -20,9 +20,10 @@ def host() -> str:
     return script("doctor_host", ("doctor",), tools=" ".join(TOOLS))
 
 
-def state() -> str:
-    """Whether this user may keep state."""
-    return script("doctor_state", ("doctor",), axon_root=naming.STATE_ROOT)
+def state(environment: Environment) -> str:
+    """Whether this user may keep the environment's state."""
+    where = naming.state_directory(environment.product, environment.name)
+    return script("doctor_state", ("doctor",), state=where)
 
 
 def listens(ports: tuple[int, ...]) -> str:

@@ -20,33 +20,28 @@ def clock() -> str:
     return "date '+%s %z'"
 
 
-def container(container_id: str, *, lines: int | None, since: int | None, text: str, follow: bool) -> str:
+def container(container_id: str, *, lines: int | None, since: int | None, follow: bool) -> str:
     """What a container has written, each line with its time (RFC 3339, nanoseconds).
 
     Args:
         container_id: Whose output.
         lines: How many of the last lines; None for all.
         since: Only what was written after this time, in seconds since 1970.
-        text: Only lines that contain this, and then all of them; empty for any. While following, whoever reads chooses.
         follow: Whether to go on with what is written from now on.
     """
     words = ["docker", "logs", "--timestamps", *(["--follow"] if follow else [])]
-    if since is not None:
-        words += ["--since", str(since)]
-    if text and not follow:
-        # The last of those that contain it, so all are read; grep exits with 1 if there is none.
-        return f"{command(*words, container_id)} 2>&1 | {{ {command('grep', '-a', '-F', '-e', text)} || [ $? = 1 ]; }}"
-    tail = [] if lines is None else ["--tail", str(lines)]
-    return f"{command(*words, *tail, container_id)} 2>&1"
+    words += [] if since is None else ["--since", str(since)]
+    words += [] if lines is None else ["--tail", str(lines)]
+    return f"{command(*words, container_id)} 2>&1"
 
 
 def started(environment: Environment, since: int) -> str:
-    """The ids of this environment's containers that are started from some time on, one a line, without end."""
+    """This environment's containers that are started from some time on, without end: time, id and release, one a line."""
     labels = {"product": environment.product, "environment": environment.name}
     filters = [word for key, value in labels.items() for word in ("--filter", f"label=axon.{key}={value}")]
     return command(
         "docker", "events", "--since", str(since), "--filter", "type=container", "--filter", "event=start",
-        *filters, "--format", '{{.Actor.ID}} {{index .Actor.Attributes "axon.release"}}',
+        *filters, "--format", '{{.Time}} {{.Actor.ID}} {{index .Actor.Attributes "axon.release"}}',
     )  # fmt: skip
 
 
@@ -56,15 +51,11 @@ def path(environment: Environment, service: str) -> str:
     return f"/var/log/nginx/{name}{'-error' if service == ERROR else ''}.log"
 
 
-def nginx(environment: Environment, service: str, *, lines: int | None, text: str, follow: bool) -> str:
+def nginx(environment: Environment, service: str, *, lines: int | None, follow: bool) -> str:
     """What nginx has written about the site; the parameters are those of `container`."""
-    file = path(environment, service)
-    if text and not follow:
-        return f"{command('grep', '-a', '-F', '-e', text, file)} || [ $? = 1 ]"
-    if follow:
-        # By name: logrotate(8) puts a new file there.
-        return command("tail", "-n", str(lines or 0), "-F", file)
-    return command("cat", file) if lines is None else command("tail", "-n", str(lines), file)
+    # By name: logrotate(8) puts a new file there. `+1` is the first line (tail(1)).
+    words = ["tail", "-n", "+1" if lines is None else str(lines), *(["-F"] if follow else [])]
+    return command(*words, path(environment, service))
 
 
 def until_gone(program: str) -> str:

@@ -201,7 +201,7 @@ class NotifySettings(Settings):
     @classmethod
     def _is_url(cls, url: Secret) -> Secret:
         if not url.reveal().startswith(("https://", "http://")):
-            raise ValueFault("this is no URL", expected="https://...")
+            raise ValueFault("is no URL", expected="https://...", secret=True)
         return url
 
 

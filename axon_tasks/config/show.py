@@ -20,7 +20,18 @@ if TYPE_CHECKING:
 BUILT_IN = "built-in default"
 
 #: Settings that can hold anything. Where a variable went into one, it is masked: it may well be a secret.
-_FREE_TEXT = frozenset({"command", "expect_body", "labels"})
+_FREE_TEXT = frozenset(
+    {
+        "command",
+        "entrypoint",
+        "expect_body",
+        "labels",
+        "before_deploy",
+        "after_switch",
+        "after_deploy",
+        "on_failure",
+    }
+)
 
 
 @dataclass(frozen=True)

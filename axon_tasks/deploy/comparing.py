@@ -103,12 +103,16 @@ def compare(fleet: Fleet, project: Project, environment: Environment, tag: str |
             take(known, environment, server, outcome.value)
         except AxonError as error:
             errors[server] = error
-    found = conclude(project, environment, known, wanted)
-    found.errors = errors
-    return found
+    return conclude(project, environment, known, wanted, errors)
 
 
-def conclude(project: Project, environment: Environment, known: Known, wanted: str) -> Compared:
+def conclude(
+    project: Project,
+    environment: Environment,
+    known: Known,
+    wanted: str,
+    errors: Mapping[str, AxonError] | None = None,
+) -> Compared:
     """Compare what the servers said with the settings.
 
     Args:
@@ -116,8 +120,9 @@ def conclude(project: Project, environment: Environment, known: Known, wanted: s
         environment: What would be deployed.
         known: What they said.
         wanted: The image that would be deployed; empty if none was named.
+        errors: What went wrong, by server.
     """
-    found = Compared(environment)
+    found = Compared(environment, errors=dict(errors or {}))
     record = next((one.record for one in known.system.values() if one.record), {})
     found.release = text_of(record, "id")
     found.changes = [
@@ -209,7 +214,11 @@ def _settings(
             "digest": text_of(record, "digest"),
         }
         candidate = _candidate(project, found.environment, server, reference, values)
-        now = [text(one, values) for one in docker.run_arguments(candidate)]
+        try:
+            now = [text(one, values) for one in docker.run_arguments(candidate)]
+        except ValueError:  # what is recorded as its image is none
+            found.notes.append(f"{server}: it is not recorded which image the release runs")
+            continue
         lines = _differing(_flags(ran), _flags(now))
         if lines:
             yield Change(SETTINGS, (server,), lines)

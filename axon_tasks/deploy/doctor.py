@@ -116,7 +116,7 @@ def doctor_batch(environments: Sequence[Environment], server: str) -> Batch:
     if any(server in one.system for one in environments):
         batch.add("id -u", label="root", sudo=True)
     if any(server in one.app for one in environments):
-        batch.add(docker.info(), label="docker").add(doctor.state(), label="writable")
+        batch.add(docker.info(), label="docker")
     for one in environments:
         place = f"{one.name}: "
         if server in one.system:
@@ -126,6 +126,7 @@ def doctor_batch(environments: Sequence[Environment], server: str) -> Batch:
             if one.tls:
                 batch.add(doctor.certificate(one.tls), label=f"{place}certificate", sudo=True)
         if server in one.app:
+            batch.add(doctor.state(one), label=f"{place}writable")
             batch.add(doctor.ports(one), label=f"{place}ports")
             if one.env_file:
                 batch.add(docker.env_file(one.env_file), label=f"{place}env_file")
@@ -140,7 +141,6 @@ def judge(answer: Answer, environments: Sequence[Environment]) -> Iterator[Check
         yield from _attempt(server, "", "privileges", lambda: _root(answer))
     if "docker" in told:
         yield from _attempt(server, "", "docker", lambda: _docker(answer))
-        yield from _attempt(server, "", "state", lambda: _state(answer))
     for one in environments:
         if server in one.system:
             yield from _attempt(server, one.name, "nginx", functools.partial(_nginx, answer, one))
@@ -148,6 +148,7 @@ def judge(answer: Answer, environments: Sequence[Environment]) -> Iterator[Check
                 read = functools.partial(_certificate, answer, one, one.tls)
                 yield from _attempt(server, one.name, "certificate", read)
         if server in one.app:
+            yield from _attempt(server, one.name, "state", functools.partial(_state, answer, one))
             yield from _attempt(server, one.name, "ports", functools.partial(_ports, answer, one))
 
 
@@ -247,16 +248,16 @@ def _disk(server: str, free: int) -> Check:
     )
 
 
-def _state(answer: Answer) -> Iterator[Check]:
-    section = answer.sections["writable"]
+def _state(answer: Answer, environment: Environment) -> Iterator[Check]:
+    section = answer.sections[f"{environment.name}: writable"]
     problems.must(answer.server, "looking for a place for state", section)
     place = facts.pairs(section.stdout).get("writable", "")
     if place == "yes":
-        yield Check(answer.server, "", "state", OK, "may be kept")
+        yield Check(answer.server, environment.name, "state", OK, "may be kept")
     else:
         yield Check(
-            answer.server, "", "state", FAILED, f"this user may not write in {sanitize(place)}",
-            "As root there: install -d -o USER /var/lib/axon",
+            answer.server, environment.name, "state", FAILED, f"this user may not write in {sanitize(place)}",
+            "As root there: install -d /var/lib/axon && chown -R USER /var/lib/axon",
         )  # fmt: skip
 
 
@@ -303,17 +304,15 @@ def _listeners(answer: Answer, environment: Environment) -> Iterator[Check]:
 def _certificate(answer: Answer, environment: Environment, tls: Tls) -> Iterator[Check]:
     section = answer.sections[f"{environment.name}: certificate"]
     problems.must(answer.server, f"reading {tls.certificate}", section)
-    text = section.stdout
-    if text.startswith("key=missing\n"):
-        yield Check(
-            answer.server,
-            environment.name,
-            "certificate",
-            FAILED,
-            f"there is no {tls.key}",
-            "Put its key there, mode 0600.",
-        )
-    yield certificate(answer.server, environment, tls, section.stdout_bytes)
+    missing = {line.partition("=")[2] for line in section.stdout.split("\n") if line.startswith("missing=")}
+    for path in (tls.certificate, tls.key):
+        if path in missing:
+            yield Check(
+                answer.server, environment.name, "certificate", FAILED, f"there is no {path}",
+                "Put it there; the key with mode 0600.",
+            )  # fmt: skip
+    if tls.certificate not in missing:
+        yield certificate(answer.server, environment, tls, section.stdout_bytes)
 
 
 def certificate(server: str, environment: Environment, tls: Tls, data: bytes) -> Check:
@@ -335,7 +334,9 @@ def certificate(server: str, environment: Environment, tls: Tls, data: bytes) ->
         ends = found.not_valid_after_utc
     except x509.ExtensionNotFound:
         valid_for, ends = set(), found.not_valid_after_utc
-    except ValueError:
+    except (
+        ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType, x509.InvalidVersion,
+    ):  # fmt: skip
         return Check(
             server,
             name,

@@ -162,9 +162,8 @@ def _through(seen: Look, server: str, told: SystemLook) -> Iterator[Finding]:
         last = reply.upstream.rpartition(", ")[2]
         if last and last not in told.targets:
             yield Finding(
-                server, f"a request was answered by {last}, and not by {_listed(told.targets)}",
-                "The slot that serves does not answer, and nginx has sent it on: see fab health"
-                f" --env={seen.environment.name}",
+                server, f"nginx sent a health check to {last}, and its files say {_listed(told.targets)}",
+                "A switch is under way, or nginx has not loaded these files: look again; then nginx -t && nginx -s reload",
             )  # fmt: skip
         elif not reply.good:
             yield Finding(

@@ -67,7 +67,15 @@ class State:
         A release that only repeats the current one, because it was rolled back to, is none.
         """
         now = self.origin(self.current)
-        good = [one for one in self.served if self.outcome(one) == GOOD and self.origin(one) != now]
+        # What ran the same is as good as the newest of it: a repetition that was taken back takes back what it repeats.
+        newest: dict[str, str] = {}
+        for one in self.served:
+            newest.setdefault(self.origin(one), one)
+        good = [
+            one
+            for one in self.served
+            if self.outcome(newest[self.origin(one)]) == GOOD and self.origin(one) != now
+        ]
         return next((one for one in good if one != self.current), "")
 
     @property

@@ -197,6 +197,7 @@ def post(url: str, text: str) -> str:
         url: Where to.
         text: The message.
     """
+    from http.client import HTTPException
     from urllib.request import Request, urlopen
 
     if not url.startswith(("https://", "http://")):
@@ -206,6 +207,6 @@ def post(url: str, text: str) -> str:
         request = Request(url, data, {"Content-Type": "application/json"})  # noqa: S310  (the scheme was looked at)
         with urlopen(request, timeout=_WEBHOOK):  # noqa: S310  (likewise)
             return ""
-    except (OSError, ValueError) as failed:
+    except (OSError, ValueError, HTTPException) as failed:
         code = getattr(failed, "code", None)
         return f"it answered {code}" if code else f"it cannot be reached ({type(failed).__name__})"

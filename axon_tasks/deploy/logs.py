@@ -13,6 +13,7 @@ import heapq
 import queue
 import re
 import threading
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -23,7 +24,7 @@ from axon_tasks.errors import AxonError
 from axon_tasks.remote import Batch, sanitize
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from typing_extensions import Self
 
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 _ASK, _READ = 30.0, 300.0
 #: Seconds in which lines that are followed are put in order before they are shown.
 TICK = 0.1
+#: Pieces of output that wait to be read.
+_MOST_HEARD = 1000
 #: Characters of what a program says that cannot read a log.
 _COMPLAINT = 300
 #: Bytes of one line; what is longer is shown in parts.
@@ -55,7 +58,6 @@ class Wanted(NamedTuple):
         age: Only what is not older, in seconds.
         since: Only what is not older, in seconds since 1970.
         pattern: Only lines in which it is found.
-        literal: A text that each such line contains, so that a server need not send the others; empty if there is none.
         release: Only the containers of this release; empty for all.
     """
 
@@ -64,7 +66,6 @@ class Wanted(NamedTuple):
     age: float | None = None
     since: float | None = None
     pattern: re.Pattern[str] | None = None
-    literal: str = ""
     release: str = ""
 
 
@@ -179,7 +180,7 @@ def note(found: Found, environment: Environment, wanted: Wanted, server: str, to
         found.now[server] = now
         for one in facts.parse_containers(server, told["containers"].stdout, environment):
             if wanted.release in {"", one.release}:
-                found.sources.append(Source(server, logs.APP, one.release, one.id, zone, since))
+                found.sources.append(Source(server, logs.APP, _one_line(one.release), one.id, zone, since))
     if server in environment.system:
         found.sources += [
             Source(server, one, zone=zone, since=since) for one in wanted.services if one != logs.APP
@@ -188,15 +189,13 @@ def note(found: Found, environment: Environment, wanted: Wanted, server: str, to
 
 def command(environment: Environment, source: Source, wanted: Wanted, *, follow: bool = False) -> str:
     """What reads a log on its server."""
-    # Where lines are chosen by their time or their text here, all of them have to come here.
-    chosen_here = wanted.pattern is not None and not wanted.literal
-    lines = None if chosen_here and not follow else wanted.lines
     if source.service == logs.APP:
+        # Where lines are chosen by their text, all of them have to come here.
+        lines = None if wanted.pattern and not follow else wanted.lines
         since = None if source.since is None else int(source.since)
-        return logs.container(source.id, lines=lines, since=since, text=wanted.literal, follow=follow)
-    if source.since is not None and not follow:
-        lines = None
-    return logs.nginx(environment, source.service, lines=lines, text=wanted.literal, follow=follow)
+        return logs.container(source.id, lines=lines, since=since, follow=follow)
+    lines = None if (wanted.pattern or source.since is not None) and not follow else wanted.lines
+    return logs.nginx(environment, source.service, lines=lines, follow=follow)
 
 
 class Reader:
@@ -231,7 +230,8 @@ class Reader:
         moment, text = timed(raw, self._source)
         self._last = self._last if moment is None else moment
         source = self._source
-        if moment is not None and source.since is not None and moment < source.since * _NANO:
+        # A line without a time belongs to the one before it.
+        if self._last and source.since is not None and self._last < source.since * _NANO:
             return
         shown = sanitize(text.decode("utf-8", errors="replace").rstrip("\r"))
         if self._wanted.pattern is None or self._wanted.pattern.search(shown):
@@ -341,15 +341,20 @@ def read(fleet: Fleet, environment: Environment, wanted: Wanted, only: str = "")
                 source = by_server[server][section.label]
                 said = _said(shelves[source], complaints.get(source, b""))
                 warnings.append(_unreadable(source, said or f"exit code {section.exit_code}"))
-                shelves[source].clear()
     ordered = heapq.merge(*shelves.values(), key=lambda line: line.nanoseconds)
     return Told(list(ordered), warnings, found.errors)
 
 
-def _said(lines: Iterable[Line], complaint: bytes) -> str:
-    """Why a log cannot be read. What Docker says stands where the lines would."""
-    told = complaint.decode("utf-8", errors="replace") or "\n".join(line.text for line in lines)
-    return " ".join(sanitize(told).split())[-_COMPLAINT:]
+def _said(lines: collections.deque[Line], complaint: bytes) -> str:
+    """Why a log cannot be read. What Docker says about it is the last of the lines, and is none of them."""
+    told = complaint.decode("utf-8", errors="replace")
+    if not told and lines:
+        told = lines.pop().text
+    return _one_line(told)[-_COMPLAINT:]
+
+
+def _one_line(text: str) -> str:
+    return " ".join(sanitize(text).split())
 
 
 def _unreadable(source: Source, why: str) -> str:
@@ -366,96 +371,125 @@ class Following:
         wanted: Which lines of which logs.
         only: Only these servers, separated by commas.
 
+    Attributes:
+        errors: What went wrong, by server; more may come while lines are read.
+
     Raises:
         UsageError: `only` names a server that is none of the environment.
     """
 
     def __init__(self, fleet: Fleet, environment: Environment, wanted: Wanted, only: str = "") -> None:
         self._fleet, self._environment, self._wanted = fleet, environment, wanted
-        self._heard: queue.SimpleQueue[tuple[Source | None, str, bytes]] = queue.SimpleQueue()
+        # Bounded, so that a flood of lines waits on the servers and not here.
+        self._heard: queue.Queue[tuple[Source | None, str, bytes]] = queue.Queue(_MOST_HEARD)
         self._readers: dict[Source, Reader] = {}
         self._pending: dict[PendingBatch, Source | None] = {}
-        self._found = find(fleet, environment, wanted, only)
-        self.errors: dict[str, AxonError] = dict(self._found.errors)
-        self._ended = threading.Event()
-        for source in self._found.sources:
-            self._open(source)
-        for server, now in self._found.now.items():
-            self._await_new(server, now)
+        #: Containers that were started again while their log was still being read.
+        self._again: dict[Source, Source] = {}
+        #: When a container was known to run, by its source, in seconds since 1970 by the clock of its server.
+        self._known: dict[Source, int] = {}
+        #: Of what `docker events` has said, the line that is not whole yet, by server.
+        self._rest: dict[str, str] = {}
+        self._closed = threading.Event()
+        found = find(fleet, environment, wanted, only)
+        self.errors: dict[str, AxonError] = dict(found.errors)
+        for source in found.sources:
+            self._known[source] = found.now.get(source.server, 0)
+            self._open(source, wanted)
+        for server, now in found.now.items():
+            self._start(server, logs.started(environment, now), None)
 
-    def _open(self, source: Source) -> None:
+    def _open(self, source: Source, wanted: Wanted) -> None:
         """Begin to read a log."""
         self._readers[source] = Reader(source, self._wanted)
-        program = command(self._environment, source, self._wanted, follow=True)
-        self._start(source.server, program, source, privileged=source.service != logs.APP)
+        program = command(self._environment, source, wanted, follow=True)
+        self._start(source.server, program, source)
 
-    def _await_new(self, server: str, now: int) -> None:
-        """Hear of containers that are started from now on."""
-        rest: list[bytes] = [b""]
-
-        def hear(data: bytes) -> None:
-            *whole, rest[0] = (rest[0] + data).split(b"\n")
-            for line in whole:
-                self._heard.put((None, server, line))
-
-        self._start(server, logs.started(self._environment, now), None, hear=hear)
-
-    def _start(
-        self,
-        server: str,
-        program: str,
-        source: Source | None,
-        *,
-        privileged: bool = False,
-        hear: Callable[[bytes], None] | None = None,
-    ) -> None:
-        heard = self._heard
+    def _start(self, server: str, program: str, source: Source | None) -> None:
+        """Have a server send what a program says until nobody reads it any more."""
+        privileged = source is not None and source.service != logs.APP
 
         def take(_label: str, stream: str, data: bytes) -> None:
             if stream == "stdout":
-                hear(data) if hear else heard.put((source, server, data))
+                self._hear((source, server, data))
 
         batch = Batch("logs").add(logs.until_gone(program), label="logs", sudo=privileged, listens=True)
-        pending = batch.start(self._fleet[server], on_output=take, keep_output=False)
-        self._pending[pending] = source
+        try:
+            pending = batch.start(self._fleet[server], on_output=take, keep_output=False)
+        except AxonError as error:
+            self.errors.setdefault(server, error)
+        else:
+            self._pending[pending] = source
+
+    def _hear(self, heard: tuple[Source | None, str, bytes]) -> None:
+        while not self._closed.is_set():
+            try:
+                self._heard.put(heard, timeout=TICK)
+            except queue.Full:
+                continue
+            return
 
     def lines(self) -> Iterator[Sequence[Line]]:
         """What was written since the last time, in order, again and again; ends when no log can be read any more."""
-        while self._going():
-            self._ended.wait(TICK)
-            yield self._drain()
-        yield self._drain()
+        while self._pending:
+            time.sleep(TICK)
+            fresh = self._drain()
+            # What has ended has said all it had to say: what it said is in the queue, or was just taken from it.
+            ended = [one for one in self._pending if one.done()]
+            fresh += self._drain()
+            for pending in ended:
+                fresh += self._end(pending)
+            yield sorted(fresh, key=lambda line: line.nanoseconds)
 
-    def _drain(self) -> Sequence[Line]:
+    def _drain(self) -> list[Line]:
+        """The lines that are there by now; those that come meanwhile are for the next time."""
         fresh: list[Line] = []
-        while not self._heard.empty():
+        for _ in range(self._heard.qsize()):
             source, server, data = self._heard.get()
             if source is None:
                 self._begun(server, data.decode(errors="replace"))
             else:
                 fresh += self._readers[source].feed(data)
-        return sorted(fresh, key=lambda line: line.nanoseconds)
+        return fresh
 
     def _begun(self, server: str, told: str) -> None:
-        """Read the log of a container that was just started, unless it is being read."""
-        identity, _, release = told.strip().partition(" ")
-        known = {(source.server, source.id) for source in self._readers}
-        if not facts.is_container(identity) or (server, identity) in known:
-            return
-        if self._wanted.release in {"", release}:
-            self._open(Source(server, logs.APP, sanitize(release), identity))
+        """Read the logs of containers that were just started, or started again."""
+        *lines, self._rest[server] = (self._rest.get(server, "") + told).split("\n")
+        for line in lines:
+            moment, _, rest = line.strip().partition(" ")
+            identity, _, release = rest.partition(" ")
+            since = facts.number(moment)
+            if not facts.is_container(identity) or since is None or self._wanted.release not in {"", release}:
+                continue
+            source = Source(server, logs.APP, _one_line(release), identity, since=float(since))
+            self._known[source] = since
+            read = [
+                one for one in self._pending.values() if one and (one.server, one.id) == (server, identity)
+            ]
+            if not read:
+                self._open(source, self._wanted._replace(lines=None))
+            elif since > self._known[read[0]]:
+                # `docker logs` ends with the container, which may not have been noticed yet.
+                self._again[read[0]] = source
 
-    def _going(self) -> bool:
-        """Whether something is still being read; what has ended is noted."""
-        for pending in [one for one in self._pending if one.done()]:
-            del self._pending[pending]
-            error = pending.error()
-            if isinstance(error, AxonError):
-                self.errors.setdefault(pending.server, error)
-        return bool(self._pending)
+    def _end(self, pending: PendingBatch) -> Iterator[Line]:
+        """What is left of a log that has ended; goes on with it if its container was started again."""
+        source = self._pending.pop(pending)
+        error = pending.error()
+        if isinstance(error, AxonError):
+            self.errors.setdefault(pending.server, error)
+        elif source is None:
+            told = f"{pending.server}: containers that are started from now on are not heard of: `docker events` has ended"
+            self.errors.setdefault(pending.server, AxonError(told))
+        if source is not None:
+            yield from self._readers[source].end()
+            again = self._again.pop(source, None)
+            if again is not None:
+                self._open(again, self._wanted._replace(lines=None))
 
     def close(self) -> None:
         """End what runs on the servers; each notices that nobody reads any more."""
+        self._closed.set()
         for pending in self._pending:
             pending.cancel(confirmed=False)
         self._pending.clear()

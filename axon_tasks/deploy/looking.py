@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 #: Seconds for a look, beside those in which servers are connected to.
 LIMIT = 30.0
+#: Containers of an environment on one server that may be silent: the one that serves, one that drains, one that starts.
+_CONTAINERS = 3
 #: Requests through nginx: enough to see each app server of a usual environment, and not a load.
 _MOST_REQUESTS = 8
 
@@ -170,10 +172,7 @@ def look_batch(project: Project, environments: Sequence[Environment], server: st
     for one in environments:
         if server in one.system:
             inspecting.ask_system(one, batch, place=_place(one), test=False)
-            batch.add(
-                nginx.look_through(one, min(max(1, len(one.app)), _MOST_REQUESTS)),
-                label=_place(one) + "through",
-            )
+            batch.add(nginx.look_through(one, _requests(one)), label=_place(one) + "through")
         if server == one.system[0]:
             batch.add(lock.look(one), label=_place(one) + "lock", sudo=True)
         if server in one.app:
@@ -197,7 +196,7 @@ def look(fleet: Fleet, project: Project, environments: Sequence[Environment], on
         only: Only these servers, separated by commas; empty for all.
 
     Returns:
-        One look per environment, in their order.
+        One look per environment that has one of these servers, in their order.
 
     Raises:
         UsageError: `only` names a server that belongs to none of them.
@@ -205,10 +204,11 @@ def look(fleet: Fleet, project: Project, environments: Sequence[Environment], on
     names = only_of(environments, only)
 
     def work(connection: Connection) -> BatchResult:
-        return look_batch(project, environments, connection.name).run(connection, timeout=LIMIT)
+        batch = look_batch(project, environments, connection.name)
+        return batch.run(connection, timeout=_limit(environments, connection.name))
 
     outcomes = fleet.gather(dict.fromkeys(names, work))
-    looks = [unseen(project, one) for one in environments]
+    looks = [unseen(project, one) for one in environments if not set(names).isdisjoint(one.servers)]
     for server, outcome in outcomes.items():
         for seen in looks:
             if server in seen.environment.servers:
@@ -219,6 +219,21 @@ def look(fleet: Fleet, project: Project, environments: Sequence[Environment], on
     return looks
 
 
+def _limit(environments: Sequence[Environment], server: str) -> float:
+    """Seconds for one server: what hangs there is probed one after the other, and must hide nothing else."""
+    probes = sum(
+        one.health.probe_timeout
+        * (_requests(one) * (server in one.system) + _CONTAINERS * (server in one.app))
+        for one in environments
+    )
+    return LIMIT + probes
+
+
+def _requests(environment: Environment) -> int:
+    """How often nginx is asked: as often as there are app servers."""
+    return min(max(1, len(environment.app)), _MOST_REQUESTS)
+
+
 def unseen(project: Project, environment: Environment) -> Look:
     """A look that nobody has answered yet."""
     return Look(environment, {name: project.hosts[name].upstream_address for name in environment.app})
@@ -227,17 +242,29 @@ def unseen(project: Project, environment: Environment) -> Look:
 def take(seen: Look, server: str, told: BatchResult) -> None:
     """Take over what a server said about one environment; what makes no sense is noted as its failure."""
     environment, place = seen.environment, _place(seen.environment)
-    try:
-        if server in environment.system:
-            seen.system[server] = _read_system(environment, server, told, place)
-        if server == environment.system[0]:
-            section = told[f"{place}lock"]
-            must(server, "looking at the lock", section)
-            seen.lock = unlocking.standing(environment, section)
-        if server in environment.app:
-            seen.app[server] = _read_app(environment, server, told, place)
-    except AxonError as error:
-        seen.errors[server] = error
+
+    def system() -> None:
+        seen.system[server] = _read_system(environment, server, told, place)
+
+    def lock() -> None:
+        section = told[f"{place}lock"]
+        must(server, "looking at the lock", section)
+        seen.lock = unlocking.standing(environment, section)
+
+    def app() -> None:
+        seen.app[server] = _read_app(environment, server, told, place)
+
+    parts = {
+        system: server in environment.system,
+        lock: server == environment.system[0],
+        app: server in environment.app,
+    }
+    for part, concerns in parts.items():
+        try:
+            if concerns:
+                part()
+        except AxonError as error:
+            seen.errors.setdefault(server, error)
 
 
 def _read_system(environment: Environment, server: str, told: BatchResult, place: str) -> SystemLook:
@@ -275,14 +302,15 @@ def replies(text: str) -> Iterator[tuple[str, Reply]]:
 def _blocks(text: str, first: str) -> Iterator[dict[str, str]]:
     """The `key=value` lines of a script in groups, each of which begins with one key."""
     block: dict[str, str] = {}
-    for line in text.splitlines():
+    # By nothing but line feeds, and the first value counts: what an application answers comes last, and says anything.
+    for line in text.split("\n"):
         key, equals, value = line.partition("=")
         if key == first and equals:
             if block:
                 yield block
             block = {}
         if key == first or block:
-            block[key] = value
+            block.setdefault(key, value)
     if block:
         yield block
 
@@ -294,8 +322,8 @@ def running(containers: Sequence[facts.Container], text: str) -> Iterator[Runnin
         containers: The environment's containers as they are listed.
         text: What `look_containers` has told.
     """
-    now = next((facts.number(line[4:]) for line in text.splitlines() if line.startswith("now=")), None)
-    lines = (line.partition("=") for line in text.splitlines())
+    now = next((facts.number(line[4:]) for line in text.split("\n") if line.startswith("now=")), None)
+    lines = (line.partition("=") for line in text.split("\n"))
     told = [facts.json_object(value) for key, _, value in lines if key == "container"]
     details = {str(one.get("id")): one for one in told}
     answers = dict(replies(text))
@@ -349,6 +377,10 @@ def check(looks: Sequence[Look]) -> None:
     raise_all(error for seen in looks for error in seen.errors.values())
 
 
+#: Of a container that runs and has no labels of ours: AXON made it, and how it is to be asked is not known.
+_NOT_ASKED = "not asked: it is not a container of this tool"
+
+
 class Check(NamedTuple):
     """One health check.
 
@@ -373,14 +405,15 @@ def checks(seen: Look) -> Iterator[Check]:
     """Each health check of a look: first through nginx, then directly."""
     for server, told in seen.system.items():
         if not nginx.is_ours(told.facts.site, seen.environment):
-            yield Check(server, True, True, "", None, "the site is not one of this tool")
+            theirs = "the site is not one of this tool" if told.facts.site else "there is no site yet"
+            yield Check(server, True, True, "", None, theirs)
         else:
             for one in told.replies:
                 yield Check(server, True, True, one.upstream, one)
     for server, found in seen.app.items():
         for each in found.running:
             traffic = seen.gets_traffic(server, each.container)
-            why = "" if each.reply else (each.status if each.status != "running" else "its port is not known")
+            why = "" if each.reply else (each.status if each.status != "running" else _NOT_ASKED)
             yield Check(server, False, traffic, f"release {each.container.release}", each.reply, why)
 
 
@@ -389,9 +422,10 @@ def unhealthy(seen: Look) -> list[str]:
     name = seen.environment.name
     told = []
     for one in checks(seen):
-        if one.through and one.reply is None:
-            continue  # somebody else's site: nothing was asked there
-        if one.traffic and not (one.reply and one.reply.good):
+        if one.reply is None and (one.through or one.why == _NOT_ASKED):
+            continue  # nobody was asked: that of somebody else, or of AXON
+        # Where no system server says it, it may well get traffic.
+        if one.traffic is not False and not (one.reply and one.reply.good):
             answer = one.reply.told if one.reply else one.why
             where = f"through nginx on {one.server}" if one.through else f"{one.by} on {one.server}"
             told.append(f"{name}: {where} is not healthy: {answer}")

@@ -93,16 +93,11 @@ def in_place(run: Deployment, servers: Sequence[str]) -> tuple[Step, ...]:
         servers: The app servers, in this order.
     """
     run.action = "restart"
-    chain: list[Step] = []
+    # Noted before it is done: whatever becomes of it, somebody has done it.
+    chain = [_audit_step(run, "plan", servers)]
     for server in servers:
-        chain.append(_restart_step(run, server, chain[-1].name if chain else "plan"))
-    return (
-        lock_step(run),
-        inspect_step(run, ("lock",), reserve=False),
-        _find_step(run),
-        *chain,
-        _audit_step(run, chain[-1].name, servers),
-    )
+        chain.append(_restart_step(run, server, chain[-1].name))
+    return lock_step(run), inspect_step(run, ("lock",), reserve=False), _find_step(run), *chain
 
 
 def _find_step(run: Deployment) -> Step:
@@ -122,13 +117,13 @@ def _find_step(run: Deployment) -> Step:
 def _restart_step(run: Deployment, server: str, after: str) -> Step:
     environment = run.environment
 
+    def prepare() -> None:
+        must_hold(run)
+        run.restarted.append(server)
+
     def batch(_server: str) -> Batch:
         candidate = run.candidate(server)
-        made = Batch("restart").add(
-            docker.restart(run.wanted().containers[server], environment.container.stop_timeout),
-            label="restart",
-        )
-        return add_health(made, candidate)
+        return add_health(Batch("restart").add(docker.restart(candidate), label="restart"), candidate)
 
     def check(_server: str, result: BatchResult) -> None:
         must(server, "restarting the container", result["restart"])
@@ -142,7 +137,7 @@ def _restart_step(run: Deployment, server: str, after: str) -> Step:
         changes=frozenset({f"{server}:containers of {environment.name}"}),
         # A container that is stopped must come back, whatever else fails meanwhile.
         otherwise="finish",
-        prepare=lambda: must_hold(run),
+        prepare=prepare,
         batch=batch,
         fail_fast=True,
         timeout=lambda: environment.container.stop_timeout + environment.health.timeout + SHORT,
@@ -164,13 +159,16 @@ def _audit_step(run: Deployment, after: str, servers: Sequence[str]) -> Step:
         told = Learnt("line", "plan") if run.preview else line
         return Batch("record", sudo=True).add(records.audit(run.environment, told), label="audit")
 
+    def check(server: str, result: BatchResult) -> None:
+        must(server, "writing to the audit log", result["audit"])
+
     return Step(
         "record",
-        "write into the audit log who did it",
+        "write into the audit log who does it",
         (after,),
         servers=run.environment.system,
-        otherwise="finish",
         batch=batch,
+        check=check,
         timeout=lambda: SHORT,
         learn=lambda results: Report("noted", durations(results)),
     )

@@ -94,6 +94,7 @@ class Deployment:
         again: What is rolled back to; None for a deploy.
         action: What is done, for records: `deploy`, `rollback` or `restart`.
         restarts: The release that is restarted; empty if none is.
+        restarted: The app servers on which containers are restarted in place, those that were begun with.
         began: When the run began (`time.monotonic`).
     """
 
@@ -124,6 +125,7 @@ class Deployment:
     again: Again | None = None
     action: str = "deploy"
     restarts: str = ""
+    restarted: list[str] = field(default_factory=list)
     began: float = field(default_factory=time.monotonic)
 
     @property

@@ -340,7 +340,10 @@ def verdict(run: Deployment, result: Result) -> AxonError | None:
     if not errors and not result.interrupted:
         return None
     left = [] if result.committed else undo(run, result.begun)
-    told = _what_serves(run)
+    told = _what_was_restarted(run) if run.restarted else _what_serves(run)
+    if result.interrupted and run.restarted:
+        words = "Interrupted: what had been begun was finished."
+        return InterruptedRunError("\n".join([words, *map(str, [*errors, *left]), told]))
     if result.interrupted:
         if result.committed:
             words = (
@@ -349,7 +352,7 @@ def verdict(run: Deployment, result: Result) -> AxonError | None:
         else:
             words = "Interrupted before the switch: what was started has been taken back."
         return InterruptedRunError("\n".join([words, *map(str, [*errors, *left]), told]))
-    if run.switched:
+    if run.switched or run.restarted:
         errors = [_after_switch(error) for error in errors]
     return DeployFailedError(flatten([*errors, *left]), told)
 
@@ -398,6 +401,12 @@ def _undo_one(run: Deployment, step: Step, server: str) -> BatchResult:
 def _after_switch(error: AxonError) -> AxonError:
     """The same failure with the exit status that says: the new release serves already."""
     return error if isinstance(error, AfterSwitchError) else AfterSwitchError(error.summary, hint=error.hint)
+
+
+def _what_was_restarted(run: Deployment) -> str:
+    """Of a restart in place, where it was begun."""
+    name = run.environment.name
+    return f"{name}: restarted in place, or begun to: {', '.join(run.restarted)}. See what serves: fab status --env={name}"
 
 
 def _what_serves(run: Deployment) -> str:

@@ -27,7 +27,9 @@ LIMIT = 60.0
 #: Characters of a file; more than any that Docker could pass on (execve(2): a string of 128 KiB).
 LARGEST = 1024 * 1024
 
+#: What a shell can set, and what Docker takes.
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+_TAKEN = re.compile(r"[^\s=]+")
 
 
 class EnvFile:
@@ -36,26 +38,28 @@ class EnvFile:
     Args:
         text: The file.
         where: How it is called in messages.
+        foreign: Whether somebody else has put it there: what is no variable in it is left as it is then.
 
     Raises:
         UsageError: A line is none of these. The value in it is not told.
     """
 
-    def __init__(self, text: str, where: str) -> None:
+    def __init__(self, text: str, where: str, *, foreign: bool = False) -> None:
         self._text = text
         self.values: dict[str, str] = {}
         if len(text) > LARGEST or "\0" in text:
             raise UsageError(f"{where}: this is no env file: it is too large, or contains a NUL byte.")
-        for number, line in enumerate(text.splitlines(), start=1):
+        for number, line in enumerate(_lines(text), start=1):
             if not line.strip() or line.lstrip().startswith("#"):
                 continue
             name, equals, value = line.partition("=")
-            if not _NAME.fullmatch(name.strip()) or name != name.strip() or not equals:
+            if equals and _TAKEN.fullmatch(name):
+                self.values[name] = value
+            elif not foreign:
                 raise UsageError(
-                    f"{where}, line {number}: NAME=VALUE is needed, with a name of letters, digits and underscores.",
+                    f"{where}, line {number}: NAME=VALUE is needed, without spaces in the name.",
                     hint="Quotes are part of the value, and a value has one line: Docker reads it that way.",
                 )
-            self.values[name] = value
 
     @property
     def text(self) -> Secret:
@@ -84,12 +88,17 @@ class EnvFile:
             raise UsageError(f"The value of {name} has several lines: Docker's env files cannot hold that.")
         wanted = [] if value is None else [f"{name}={value}"]
         lines: list[str] = []
-        for line in self._text.splitlines():
+        for line in self._text.removesuffix("\n").split("\n") if self._text else ():
             if line.partition("=")[0] != name:
                 lines.append(line)
             else:
                 lines, wanted = [*lines, *wanted], []
-        return EnvFile("".join(f"{line}\n" for line in [*lines, *wanted]), where)
+        return EnvFile("".join(f"{line}\n" for line in [*lines, *wanted]), where, foreign=True)
+
+
+def _lines(text: str) -> list[str]:
+    """The lines as Docker sees them (Go's bufio.ScanLines): a line feed ends one, with a carriage return before it."""
+    return [line.removesuffix("\r") for line in text.split("\n")]
 
 
 class Difference(NamedTuple):
@@ -208,7 +217,7 @@ def parsed(server: str, path: str, text: str) -> EnvFile:
         StepFailedError: It is no env file. What a server says is no wrong usage.
     """
     try:
-        return EnvFile(text, f"{server}: {path}")
+        return EnvFile(text, f"{server}: {path}", foreign=True)
     except UsageError as error:
         raise StepFailedError(error.summary, hint=error.hint) from None
 
@@ -237,7 +246,10 @@ def write(fleet: Fleet, found: Files, wanted: Mapping[str, EnvFile]) -> None:
     errors = [one.error for one in outcomes.values() if isinstance(one.error, AxonError)]
     done = [server for server, one in outcomes.items() if one.error is None]
     if errors:
+        unknown = any(not isinstance(one, StepFailedError) for one in errors)
         told = f"It was written on {', '.join(done)}." if done else "Nothing was written."
+        if unknown:
+            told = "Where no answer came, it may have been written: look, with fab env.show, and do it again."
         looking.raise_all([*errors, AxonError(told)])
     for one in outcomes.values():
         one.value  # noqa: B018  (a defect is raised here, and not swallowed)

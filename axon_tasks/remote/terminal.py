@@ -54,26 +54,46 @@ def attach(connection: Connection, command: str) -> int:
         size = os.get_terminal_size(screen)
         channel.get_pty(os.environ.get("TERM", "xterm"), size.columns, size.lines)
         channel.exec_command(command)
-        with _raw(keyboard), _resizing(channel, screen):
-            _copy(channel, keyboard, screen)
-        if channel.exit_status_ready():
-            return channel.recv_exit_status()
+        with _raw(keyboard), _resizing() as resized:
+            _copy(channel, keyboard, screen, resized)
+        return _status(connection, channel)
+    except ConnectionLostError:
+        raise
     except BROKEN as error:
         raise _lost(connection, str(error)) from error
     finally:
         close_quietly(channel)
-    raise _lost(connection, "it was closed")
+
+
+def _status(connection: Connection, channel: paramiko.Channel) -> int:
+    """How the program has ended, as a shell would say it: 128 and more for a signal.
+
+    Raises:
+        ConnectionLostError: Nobody says so.
+    """
+    killed = getattr(channel, "axon_exit_signal", None)
+    if killed is not None:
+        number = getattr(signal, f"SIG{killed}", None)
+        return 128 + number if number else 255
+    if channel.exit_status == -1:
+        raise _lost(connection, "it was closed")
+    # What a server says can be any number, of which only the last byte would count: 256 must not become 0.
+    return channel.exit_status if 0 <= channel.exit_status <= 255 else 255  # noqa: PLR2004  (a byte)
 
 
 def _lost(connection: Connection, how: str) -> ConnectionLostError:
     return ConnectionLostError(f"{connection.name}: the connection broke: {how}")
 
 
-def _copy(channel: paramiko.Channel, keyboard: int, screen: int) -> None:
-    """Pass on keys and output until the program has ended."""
+def _copy(channel: paramiko.Channel, keyboard: int, screen: int, resized: list[bool]) -> None:
+    """Pass on keys, output and the terminal's size until the program has ended."""
     sources = [channel.fileno(), keyboard]
     while not channel.closed:
         readable, _, _ = select.select(sources, [], [], 1.0)
+        if resized:
+            resized.clear()
+            size = os.get_terminal_size(screen)
+            channel.resize_pty(size.columns, size.lines)
         if channel.recv_ready() or channel.eof_received:
             data = channel.recv(_PIECE)
             if not data:
@@ -109,16 +129,11 @@ def _raw(keyboard: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _resizing(channel: paramiko.Channel, screen: int) -> Iterator[None]:
-    """Tell the server when this terminal's size changes."""
-
-    def changed(_number: int, _frame: object) -> None:
-        with contextlib.suppress(*BROKEN, OSError):
-            size = os.get_terminal_size(screen)
-            channel.resize_pty(size.columns, size.lines)
-
-    before = signal.signal(signal.SIGWINCH, changed)
+def _resizing() -> Iterator[list[bool]]:
+    """Note when this terminal's size changes. It is not told from here: Paramiko may be in the middle of something."""
+    resized: list[bool] = []
+    before = signal.signal(signal.SIGWINCH, lambda _number, _frame: resized.append(True))
     try:
-        yield
+        yield resized
     finally:
         signal.signal(signal.SIGWINCH, before)

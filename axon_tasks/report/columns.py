@@ -15,9 +15,9 @@ def lines(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
     Args:
         heads: What stands above the columns.
-        rows: The cells; what servers have said in them is made safe to print.
+        rows: The cells; what servers have said in them is made safe to print, and one line.
     """
-    cells = [tuple(heads), *(tuple(sanitize(cell) for cell in row) for row in rows)]
+    cells = [tuple(heads), *(tuple(" ".join(sanitize(cell).split()) for cell in row) for row in rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(heads) - 1)]
     return [
         "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]).rstrip()

@@ -26,12 +26,14 @@ _COLOURS = {"-": "31", "+": "32", "@": "36"}
 def text(stream: TextIO, found: Compared) -> str:
     """Each change with its lines, in colour on a terminal."""
     name = found.environment.name
-    release = f"release {found.release}" if found.release else "nothing serves yet"
+    unknown = "what serves is not known" if found.errors else "nothing serves yet"
+    release = f"release {found.release}" if found.release else unknown
     lines = [f"{name}: what a deploy would change ({release})"]
     for one in found.changes:
         where = f" on {', '.join(one.servers)}" if one.servers else ""
         lines += [f"\n{_WORDS[one.what]}{where}:", *(f"  {_coloured(stream, line)}" for line in one.diff)]
-    if not found.changes:
+    lines += [f"\nnot compared: {server}, which could not be asked" for server in found.errors]
+    if not found.changes and not found.errors:
         lines.append(
             "nothing but the container itself" if found.release else "everything: it is the first one"
         )

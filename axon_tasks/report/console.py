@@ -50,6 +50,17 @@ def write(stream: TextIO, text: str) -> bool:
     return True
 
 
+def forget(stream: TextIO) -> None:
+    """Have what is still to be written to a stream whose reader has gone go nowhere: Python would complain at its end."""
+    import contextlib
+    import os
+
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+
+
 def fitting(stream: TextIO, text: str) -> str:
     """The text in characters that a stream can show; what it cannot becomes a question mark."""
     encoding = getattr(stream, "encoding", None) or "utf-8"

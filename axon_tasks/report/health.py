@@ -33,7 +33,9 @@ def _rows(seen: Look) -> Iterator[tuple[str, ...]]:
 def _asked(one: Check) -> str:
     if one.through:
         return "through nginx"
-    return "directly" if one.traffic else "directly (gets no traffic)"
+    return {True: "directly", False: "directly (gets no traffic)", None: "directly (traffic not known)"}[
+        one.traffic
+    ]
 
 
 def _answer(one: Check) -> str:

@@ -33,7 +33,11 @@ class Lines:
 
     def write(self, line: Line) -> bool:
         """One line; whether somebody may have read it."""
-        return console.write_line(self._stream, document(line) if self._as_json else self._text(line))
+        text = document(line) if self._as_json else self._text(line)
+        is_heard = console.write_line(self._stream, text)
+        if not is_heard:
+            console.forget(self._stream)
+        return is_heard
 
     def _text(self, line: Line) -> str:
         source = line.source

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from axon_tasks.commands import nginx
 from axon_tasks.deploy import drift
 from axon_tasks.deploy.owner import in_one_unit, text_of
+from axon_tasks.errors import UnreachableError
 from axon_tasks.remote.text import sanitize
-from axon_tasks.report import columns
+from axon_tasks.report import columns, console
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -28,7 +30,10 @@ def table(looks: Sequence[Look]) -> str:
         if found:
             lines.append(f"\n{seen.environment.name}: not as it should be")
             for one in found:
-                lines += [f"  {one.server}: {sanitize(one.what)}", f"    {sanitize(one.hint)}"]
+                lines += [
+                    f"  {one.server}: {console.one_line(one.what)}",
+                    f"    {console.one_line(one.hint)}",
+                ]
     return "\n".join(lines)
 
 
@@ -39,7 +44,9 @@ def _rows(seen: Look) -> Iterator[tuple[str, ...]]:
         if server in seen.app:
             yield from _app_rows(seen, server, seen.app[server])
         if server in seen.errors:
-            yield (seen.environment.name, server, *["-"] * 3, "no answer", *["-"] * 4)
+            unreachable = isinstance(seen.errors[server], UnreachableError)
+            word = "no answer" if unreachable else "failed"
+            yield (seen.environment.name, server, *["-"] * 3, word, *["-"] * 4)
 
 
 def _system_row(seen: Look, server: str, told: SystemLook) -> tuple[str, ...]:
@@ -51,7 +58,7 @@ def _system_row(seen: Look, server: str, told: SystemLook) -> tuple[str, ...]:
         short_image(text_of(record, "image")),
         "-",
         f"nginx {'.'.join(map(str, told.facts.version))}" if told.facts.running else "nginx stopped",
-        _worst(told.replies),
+        _worst(told.replies) if nginx.is_ours(told.facts.site, environment) else "-",
         str(environment.nginx.https_port if environment.tls else environment.nginx.http_port),
         told.facts.flag_slot if environment.switch == "slots" else "-",
         f"to {', '.join(told.targets)}" if told.targets else "to nobody",

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from axon_tasks.errors import AxonError, UsageError
 from axon_tasks.tasks import usage
-from axon_tasks.tasks.base import Context, duration, one_environment, task
+from axon_tasks.tasks.base import Context, duration, ended_like_ctrl_c, one_environment, task
 from axon_tasks.tasks.deploy import HELP, command_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from axon_tasks.config import Environment, Project
+    from axon_tasks.config import Environment
     from axon_tasks.deploy.executing import Ended, Place
     from axon_tasks.remote import Fleet
 
@@ -72,50 +73,52 @@ def exec_(
     project, environment = one_environment(env, hosts_file)
     words = usage.rest()
     limit = duration(timeout, "timeout") if timeout else None
-    _must_fit(
-        words, host=host, sudo=sudo, release=release, interactive=interactive, dry_run=dry_run, json=json
-    )
+    _must_be_command(words)
+    given = {
+        "host": host, "sudo": sudo, "release": bool(release), "interactive": interactive, "timeout": bool(timeout),
+        "dry-run": dry_run, "json": json,
+    }  # fmt: skip
+    _must_fit({name for name, is_given in given.items() if is_given})
+    if release and not re.fullmatch(r"[0-9]{1,18}", release, re.ASCII):
+        raise UsageError(f"--release={release}: the id of a release is needed, which is a number.")
     from axon_tasks.deploy import executing
     from axon_tasks.remote import Fleet
 
+    on_hosts = executing.on_hosts(environment, words, only)
+    servers = [place.server for place in on_hosts] if host else executing.app_servers(environment, only)
     if dry_run:
-        _preview(executing.on_hosts(environment, words, only), sudo=sudo)
+        _preview(on_hosts, sudo=sudo)
         return
-    if host:
-        executing.on_hosts(environment, words, only)
-    else:
-        executing.app_servers(environment, only)
-    with Fleet(project) as fleet:
-        if interactive:
-            _attach(fleet, project, environment, words, only=only, host=host, sudo=sudo, release=release)
-            return
-        places = (
-            executing.on_hosts(environment, words, only)
-            if host
-            else executing.in_containers(fleet, project, environment, words, only=only, release=release)
+    if interactive:
+        servers = _one_server(servers, only)
+
+    def places(fleet: Fleet) -> Sequence[Place]:
+        if host:
+            return [place for place in on_hosts if place.server in servers]
+        return executing.in_containers(
+            fleet, project, environment, words, only=",".join(servers), release=release, terminal=interactive
         )
-        voices = Voices(places, collect=json)
-        ended = executing.run(fleet, places, voices.hear, sudo=sudo, timeout=limit)
+
+    with ended_like_ctrl_c(), Fleet(project) as fleet:
+        if interactive:
+            _attach(fleet, places(fleet)[0])
+            return
+        where = places(fleet)
+        voices = Voices(where, collect=json)
+        ended = executing.run(fleet, where, voices.hear, sudo=sudo, timeout=limit)
+    if any(isinstance(one.error, ReaderGoneError) for one in ended):
+        return  # whoever reads has had enough, as `head` has
     voices.end()
     if json:
         _say_json(environment, ended, voices)
     _judge(environment, ended)
 
 
-def _must_fit(
-    words: Sequence[str],
-    *,
-    host: bool,
-    sudo: bool,
-    release: str,
-    interactive: bool,
-    dry_run: bool,
-    json: bool,
-) -> None:
-    """Refuse flags that do not go together.
+def _must_be_command(words: Sequence[str]) -> None:
+    """Refuse what is no command.
 
     Raises:
-        UsageError: They do not.
+        UsageError: It is none.
     """
     if not words:
         raise UsageError(
@@ -125,18 +128,53 @@ def _must_fit(
         raise UsageError("-i is a flag of fab itself: a key for -H.", hint="For a terminal: --interactive.")
     if any("\0" in word for word in words):
         raise UsageError("The command contains a NUL byte, which no argument can hold.")
-    if sudo and not host:
-        raise UsageError("--sudo goes with --host.", hint="In a container, its image decides who runs it.")
-    if dry_run and not host:
-        raise UsageError("--dry-run goes with --host.", hint="Which container serves is asked first.")
-    if release and (host or not re.fullmatch(r"[0-9]{1,18}", release, re.ASCII)):
-        raise UsageError(f"--release={release}: the id of a release is needed, without --host.")
-    if interactive and json:
-        raise UsageError("--interactive and --json do not go together.")
-    if interactive:
+
+
+#: Flags that need another one, and pairs that do not go together; with the reason.
+_NEEDS = {
+    ("sudo", "host"): "In a container, its image decides who runs it.",
+    ("dry-run", "host"): "Which container serves is asked first.",
+}
+_CLASHES = {
+    ("release", "host"): "A release is that of a container.",
+    ("interactive", "json"): "",
+    ("interactive", "timeout"): "",
+    ("interactive", "dry-run"): "",
+    (
+        "interactive",
+        "sudo",
+    ): "The rights that a deploy needs are not enough for it: call sudo in the shell there.",
+    ("json", "dry-run"): "",
+}
+
+
+def _must_fit(given: set[str]) -> None:
+    """Refuse flags that do not go together.
+
+    Raises:
+        UsageError: They do not.
+    """
+    for (flag, needed), reason in _NEEDS.items():
+        if flag in given and needed not in given:
+            raise UsageError(f"--{flag} goes with --{needed}.", hint=reason)
+    for (one, other), reason in _CLASHES.items():
+        if {one, other} <= given:
+            raise UsageError(f"--{one} and --{other} do not go together.", hint=reason or None)
+    if "interactive" in given:
         from axon_tasks.remote.terminal import must_be_terminal
 
         must_be_terminal()
+
+
+def _one_server(servers: Sequence[str], only: str) -> list[str]:
+    """Where there is a terminal: the one server that was named, or the first one.
+
+    Raises:
+        UsageError: Several were named.
+    """
+    if only and len(servers) != 1:
+        raise UsageError(f"--only={only}: a terminal is on one server.", hint="Name one of them.")
+    return [servers[0]]
 
 
 def _preview(places: Sequence[Place], *, sudo: bool) -> None:
@@ -148,41 +186,21 @@ def _preview(places: Sequence[Place], *, sudo: bool) -> None:
         console.write_line(sys.stdout, f"# {place.server}: would be sent; nothing was contacted\n{script}")
 
 
-def _attach(
-    fleet: Fleet,
-    project: Project,
-    environment: Environment,
-    words: Sequence[str],
-    *,
-    only: str,
-    host: bool,
-    sudo: bool,
-    release: str,
-) -> None:
+def _attach(fleet: Fleet, place: Place) -> None:
     """Run the command with this terminal, and end with its exit code.
 
     Raises:
         AxonError: It ended with another one than 0.
     """
-    from axon_tasks.deploy import executing
     from axon_tasks.remote.terminal import attach
 
-    server = only or environment.app[0]
-    if host:
-        [place] = executing.on_hosts(environment, words, server)
-    else:
-        [place] = executing.in_containers(
-            fleet, project, environment, words, only=server, release=release, terminal=True
-        )
-    code = attach(fleet[place.server], f"sudo -n sh -c {_quoted(place.command)}" if sudo else place.command)
+    code = attach(fleet[place.server], place.command)
     if code:
         raise AxonError(f"{place.server}: it ended with exit code {code}.", code=code)
 
 
-def _quoted(text: str) -> str:
-    import shlex
-
-    return shlex.quote(text)
+class ReaderGoneError(AxonError):
+    """Nobody reads what is said any more."""
 
 
 class Voices:
@@ -228,10 +246,16 @@ class Voices:
 
         target = sys.stdout if stream == "stdout" else sys.stderr
         if target.isatty():
-            console.write(target, sanitize(data.decode("utf-8", errors="replace")))
-        else:
+            _must_be_heard(target, console.write(target, sanitize(data.decode("utf-8", errors="replace"))))
+            return
+        try:
             target.buffer.write(data)
             target.flush()
+        except OSError as error:
+            # Not to be taken for a failure of the connection, which is one, too.
+            if error.errno != errno.EPIPE:
+                raise AxonError(f"The output cannot be written: {error.strerror}.") from None
+            _must_be_heard(target, False)
 
     def _line(self, server: str, stream: str, line: bytes) -> None:
         from axon_tasks.remote import sanitize
@@ -241,7 +265,21 @@ class Voices:
         target = sys.stdout if stream == "stdout" else sys.stderr
         colour = COLOURS[self._servers.index(server) % len(COLOURS)]
         prefix = console.style(target, f"{server:<{self._width}} |", colour)
-        console.write_line(target, f"{prefix} {sanitize(line.decode('utf-8', errors='replace'))}")
+        text = f"{prefix} {sanitize(line.decode('utf-8', errors='replace'))}"
+        _must_be_heard(target, console.write_line(target, text))
+
+
+def _must_be_heard(stream: TextIO, is_heard: bool) -> None:
+    """End what nobody listens to any more.
+
+    Raises:
+        ReaderGoneError: Nobody does.
+    """
+    from axon_tasks.report import console
+
+    if not is_heard:
+        console.forget(stream)
+        raise ReaderGoneError("Nobody reads the output any more.")
 
 
 def _say_json(environment: Environment, ended: Sequence[Ended], voices: Voices) -> None:

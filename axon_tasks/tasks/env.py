@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import tempfile
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 from invoke.collection import Collection
 
 from axon_tasks.errors import AxonError, UsageError
-from axon_tasks.tasks.base import Context, confirmed, one_environment, say, task
+from axon_tasks.tasks.base import Context, confirmed, ended_like_ctrl_c, one_environment, say, task
 
 if TYPE_CHECKING:
     from axon_tasks.config import Environment
@@ -113,12 +114,28 @@ def set_(
 
 
 def _value(key: str) -> str:
-    """The value, from the keyboard without showing it, or from standard input."""
+    """The value, from the keyboard without showing it, or from standard input.
+
+    Raises:
+        UsageError: There is none: whoever was to give it has failed, by the looks of it.
+    """
     if sys.stdin.isatty():
         import getpass
 
-        return getpass.getpass(f"{key}: ")
-    return sys.stdin.read().removesuffix("\n")
+        try:
+            return getpass.getpass(f"{key}: ")
+        except EOFError:
+            raise UsageError(f"No value was given for {key}.", hint="Nothing was written.") from None
+    try:
+        value = sys.stdin.buffer.read().decode("utf-8").removesuffix("\n")
+    except UnicodeDecodeError:
+        raise UsageError(f"What came for {key} on standard input is not UTF-8.") from None
+    if not value:
+        raise UsageError(
+            f"Nothing came for {key} on standard input.",
+            hint="Did what writes it fail? An empty value can be written with fab env.edit.",
+        )
+    return value
 
 
 @task(
@@ -153,6 +170,8 @@ def push(
     from axon_tasks.remote import Fleet
 
     variables.path_of(environment)
+    if file == "-" and not (yes or dry_run):
+        raise UsageError("With --file=- there is no keyboard to ask on.", hint="Add --yes, or --dry-run.")
     new = _local(file)
     with Fleet(project) as fleet:
         found = _read(fleet, environment, only)
@@ -174,11 +193,14 @@ def _local(file: str) -> EnvFile:
         )
     try:
         data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
-        return EnvFile(data.decode("utf-8"), file)
+        found = EnvFile(data.decode("utf-8"), file)
     except OSError as error:
         raise UsageError(f"--file={file}: {error.strerror}.") from None
     except UnicodeDecodeError:
         raise UsageError(f"--file={file}: it is not UTF-8.") from None
+    if not found.values:
+        raise UsageError(f"--file={file}: there is no variable in it.", hint="Did what writes it fail?")
+    return found
 
 
 @task(help=_help("yes", "restart"))
@@ -210,7 +232,7 @@ def edit(
             "An editor needs a terminal.",
             hint=f"From a file: fab env.push --env={environment.name} --file=FILE",
         )
-    with Fleet(project) as fleet:
+    with ended_like_ctrl_c(), Fleet(project) as fleet:
         found = _read(fleet, environment, only)
         before = found.same()
         new = _edited(before)
@@ -234,18 +256,30 @@ def _edited(before: EnvFile | None) -> EnvFile:
             _run_editor(path)
             try:
                 return EnvFile(path.read_text(encoding="utf-8"), "Your file")
+            except UnicodeDecodeError:
+                say("Your file is not UTF-8.")
+            except OSError as error:
+                raise AxonError(
+                    f"What you edited cannot be read: {error.strerror}. Nothing was written."
+                ) from None
             except UsageError as error:
                 say(str(error))
-                if not confirmed("Edit it again?"):
-                    raise AxonError("Nothing was written.") from None
+            if not confirmed("Edit it again?"):
+                raise AxonError("Nothing was written.")
 
 
 def _run_editor(path: Path) -> None:
     editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
+    # Ctrl-C in an editor is the editor's, though both get it. Not ignored: the editor would inherit that.
+    before = signal.signal(signal.SIGINT, lambda _number, _frame: None)
     try:
         code = subprocess.run([*shlex.split(editor), str(path)], check=False).returncode
     except (OSError, ValueError) as error:
-        raise UsageError(f"The editor {editor!a} cannot be started: {error}.", hint="Set EDITOR.") from None
+        raise AxonError(
+            f"The editor {editor!a} cannot be started: {error}. Nothing was written.", hint="Set EDITOR."
+        ) from None
+    finally:
+        signal.signal(signal.SIGINT, before)
     if code:
         raise AxonError(f"The editor ended with exit code {code}: nothing was written.")
 
@@ -297,10 +331,25 @@ def _restart(
     """Bring what was written into force, or say how."""
     from axon_tasks.tasks.acting import restart
 
-    if written and (wanted or (ask and confirmed("Restart now, without a gap?"))):
+    # What was written before and never came into force does so now: an earlier restart may have failed.
+    is_due = written or (wanted and _is_pending(environment, hosts_file))
+    if is_due and (wanted or (ask and confirmed("Restart now, without a gap?"))):
         restart(c, env=environment.name, hosts_file=hosts_file)
     elif written:
         say(f"It comes into force with the next deploy, or now: fab restart --env={environment.name}")
+
+
+def _is_pending(environment: Environment, hosts_file: str) -> bool:
+    """Whether what serves was started with other variables than it would be now."""
+    from axon_tasks.config import load
+    from axon_tasks.deploy import comparing
+    from axon_tasks.remote import Fleet
+
+    project = load(hosts_file or None)
+    with Fleet(project) as fleet:
+        found = comparing.compare(fleet, project, environment)
+    comparing.check(found)
+    return any(one.what == comparing.VARIABLES for one in found.changes)
 
 
 namespace = Collection("env")

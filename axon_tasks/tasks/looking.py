@@ -97,7 +97,8 @@ def _watch(look: Callable[[], str], pause: float) -> None:
         while True:
             text = f"{time.strftime('%H:%M:%S')}  (every {pause:g} s, until Ctrl-C)\n{look()}"
             # ECMA-48: cursor to the top left, then erase to the end of the page.
-            _say(f"\x1b[H\x1b[J{text}" if sys.stdout.isatty() else f"{text}\n")
+            if not _say(f"\x1b[H\x1b[J{text}" if sys.stdout.isatty() else f"{text}\n"):
+                return  # whoever reads has had enough, as `head` has
             time.sleep(pause)
     except KeyboardInterrupt:
         return
@@ -239,8 +240,12 @@ def logs(
 
 
 def _follow(following: Following, lines: Lines) -> None:
-    """Show what is written until Ctrl-C, which is how one ends it."""
-    from axon_tasks.deploy import looking
+    """Show what is written until Ctrl-C, which is how one ends it.
+
+    Raises:
+        AxonError: Something could not be read; it was told when it was noticed.
+    """
+    from axon_tasks.errors import UnreachableError
 
     told: set[str] = set()
     try:
@@ -253,8 +258,13 @@ def _follow(following: Following, lines: Lines) -> None:
                 if not all(lines.write(line) for line in fresh):
                     return
     except KeyboardInterrupt:
-        return
-    looking.raise_all(following.errors.values())
+        pass
+    if told:
+        unreachable = any(isinstance(one, UnreachableError) for one in following.errors.values())
+        code = UnreachableError.exit_code if unreachable else None
+        raise AxonError(
+            f"Not everything was shown: see above what is wrong with {', '.join(sorted(told))}.", code=code
+        )
 
 
 def _wanted_lines(service: str, tail: str, since: str, grep: str, release: str) -> Wanted:
@@ -282,8 +292,6 @@ def _wanted_lines(service: str, tail: str, since: str, grep: str, release: str) 
         age=age,
         since=moment,
         pattern=_pattern(grep) if grep else None,
-        # Without anything that a regular expression treats specially, it is the text itself.
-        literal=grep if re.fullmatch(r"[\w ,:;=@%/<>!~'\"#&-]+", grep) else "",
         release=release,
     )
 
@@ -404,7 +412,11 @@ def _chosen(env: str, hosts_file: str, *, everything: bool) -> tuple[Project, li
     return project, list(project.environments.values())
 
 
-def _say(text: str) -> None:
+def _say(text: str) -> bool:
+    """Write to standard output; whether somebody may have read it."""
     from axon_tasks.report import console
 
-    console.write_line(sys.stdout, text)
+    is_heard = console.write_line(sys.stdout, text)
+    if not is_heard:
+        console.forget(sys.stdout)
+    return is_heard

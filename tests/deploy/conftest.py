@@ -175,7 +175,7 @@ class Product:
             )
         self.lab.exec(
             "edge1",
-            f"rm -rf /var/lib/axon/{self.name} /etc/nginx/axon.d/*/{self.name}-*; nginx -s reload",
+            f"rm -rf /var/lib/axon/{self.name} /etc/nginx/axon.d/*/{self.name}-* /var/log/nginx/{self.name}-*; nginx -s reload",
             check=False,
         )
 

@@ -29,7 +29,7 @@ environments: {prod: {system: [edge1], app: [app1], domain: shop.test, env_file:
 NOW = 1795600860
 SOUND = {
     "host": f"epoch={NOW}\nuser=deploy\nclient=curl\n", "root": "0\n", "docker": "version=24.0.5\nfree=9000000\n",
-    "writable": "writable=yes\n", "prod: nginx": "version=1.22.1\n", "prod: running": "running=yes\n",
+    "prod: writable": "writable=yes\n", "prod: nginx": "version=1.22.1\n", "prod: running": "running=yes\n",
     "prod: included": "included=yes\n", "prod: state": "slot=a\n", "prod: listens": "listens=80 nginx\n",
     "prod: env_file": "ok\n",
 }  # fmt: skip
@@ -70,7 +70,7 @@ def test_all_is_well(prod: Environment, server: str) -> None:
         ("app1", {"docker": "version=new\nfree=9000000"}, "docker", WARNING, "older"),
         ("app1", {"docker": "version=24.0\nfree=900000"}, "disk", FAILED, "0.9 GiB"),
         ("app1", {"docker": "version=24.0\nfree=3000000"}, "disk", WARNING, "2.9 GiB"),
-        ("app1", {"writable": "writable=/var/lib"}, "state", FAILED, "/var/lib"),
+        ("app1", {"prod: writable": "writable=/var/lib"}, "state", FAILED, "/var/lib"),
         ("app1", {"prod: ports": "taken=30000\ntaken=30001\n"}, "ports", FAILED, "30000, 30001"),
         ("app1", {"prod: env_file": "missing\n"}, "env file", FAILED, "/srv/env is missing"),
         ("edge1", {"root": "1000\n"}, "privileges", FAILED, "another user than root"),

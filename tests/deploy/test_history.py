@@ -39,6 +39,8 @@ BACK = {"outcome": ROLLED_BACK}
         (state("4", r1=GOOD, r2=BACK, r3={"of": "1"}, r4=GOOD), "3"),
         (state("5", r0=GOOD, r1=GOOD, r2=BACK, r3={"of": "1"}, r4=BACK, r5={"of": "3"}), "0"),
         (state("2", r1=GOOD, r2=GOOD, r10=BACK), "1"),
+        (state("5", r1=GOOD, r2=GOOD, r3={"of": "2", **BACK}, r5={"of": "1"}), ""),
+        (state("3", r1=GOOD, r2=GOOD, r3={"of": "2"}), "1"),
         (state("", r1=GOOD, r2=GOOD), "2"),
         (state("2", r1={"outcome": ["failed"]}, r2={"of": {"x": 1}}), "1"),
         (state("2", r1=GOOD, r2={"of": "3"}, r3={"of": "2"}), "3"),

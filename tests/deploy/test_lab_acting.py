@@ -89,6 +89,8 @@ def test_wrong_ways_to_execute(product: Product) -> None:
         ("--only=app9",): "There are: edge1, app1, app2",
         ("--only=edge1",): "the application does not run there",
         ("--interactive",): "A terminal is needed",
+        ("--interactive", "--json"): "do not go together",
+        ("--interactive", "--host", "--sudo"): "call sudo in the shell there",
         ("--release=v1",): "the id of a release is needed",
         ("--timeout=soon",): "a duration is needed",
         ("-i",): "For a terminal: --interactive",

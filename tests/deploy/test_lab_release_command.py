@@ -78,7 +78,7 @@ def test_where_it_stands_in_the_plan(product: Product, prod: dict[str, Any]) -> 
     ("text", "timeout", "words"),
     [
         ("echo no database; exit 3", "30s", "the release command failed: it ended with exit code 3"),
-        ("/app/busybox sleep 60", "2s", "it had not ended after 2 s"),
+        ("/app/busybox sleep 999", "2s", "it had not ended after 2 s"),
         ("exec /none", "30s", "it ended with exit code 127"),
     ],
 )
@@ -117,7 +117,7 @@ def test_two_never_run_at_the_same_time(product: Product, prod: dict[str, Any], 
     product.on("app1")
     command(
         prod,
-        'echo begun; echo "begin $VERSION" >>/data/ran; /app/busybox sleep 8; echo "end $VERSION" >>/data/ran',
+        'echo begun; echo "begin $VERSION" >>/data/ran; /app/busybox sleep 8; echo done; echo "end $VERSION" >>/data/ran',
     )
     running = product.begin("deploy", "--env=prod", "--tag=v1")
     until_it_says(running, "begun")

@@ -71,6 +71,9 @@ def test_lines_are_chosen() -> None:
     text = b"2026-11-25T10:00:00.000000000Z one 10\n2026-11-25T10:00:05.000000000Z two\n"
     assert ["one 10"] == [line for _, line in read(APP, [text], pattern=re.compile("10"))]
     assert ["two"] == [line for _, line in read(APP._replace(since=SECOND + 1), [text])]
+    old = b"2026/11/25 11:00:00 a\n  of the old one\n2026/11/25 11:00:09 b\n  of the new one"
+    found = read(ERROR._replace(since=SECOND + 5), [old])
+    assert ["2026/11/25 11:00:09 b", "  of the new one"] == [line for _, line in found]
 
 
 def test_a_line_cannot_command_a_terminal() -> None:

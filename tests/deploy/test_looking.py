@@ -177,10 +177,13 @@ def test_what_serves_and_is_not_healthy(well: Look, prod: Environment) -> None:
 
 
 def test_an_answer_of_the_other_slot(well: Look, prod: Environment) -> None:
-    """A request that a backup has answered is a finding: nobody of the slot that serves could."""
+    """A health check that went somewhere else than the files say is a finding: nginx has not loaded them."""
     well.system["edge1"] = system(prod, GOOD._replace(upstream=f"{TARGETS[0]}, 10.0.0.21:30001"))
     [(server, what)] = found(well)
-    assert ("edge1", True) == (server, what.startswith("a request was answered by 10.0.0.21:30001"))
+    assert ("edge1", True) == (
+        server,
+        what.startswith("nginx sent a health check to 10.0.0.21:30001, and its files say"),
+    )
 
 
 def test_different_releases_serve(well: Look) -> None:
@@ -199,6 +202,22 @@ def test_a_server_that_does_not_answer_hides_nothing(well: Look) -> None:
     with pytest.raises(AxonError, match="app2: no route") as raised:
         looking.check([well])
     assert 4 == raised.value.code
+
+
+def test_what_is_not_known_to_get_traffic_counts(well: Look) -> None:
+    """Where no system server was asked, a container that is not healthy is told all the same."""
+    well.system = {}
+    assert [] == looking.unhealthy(well)
+    well.app["app2"] = app(serving(reply=ILL))
+    assert ["prod: release 7 on app2 is not healthy: HTTP 503"] == looking.unhealthy(well)
+    assert "traffic not known" in health.text([well])
+
+
+def test_a_container_of_axon_is_not_asked(well: Look) -> None:
+    """It has no labels that say how: it is neither healthy nor ill, and that is said."""
+    well.app["app2"] = app(serving(container=container(slot=""), reply=None))
+    assert [] == looking.unhealthy(well)
+    assert "not a container of this tool" in health.text([well])
 
 
 def test_nothing_that_runs_gets_traffic(prod: Environment) -> None:
@@ -221,10 +240,10 @@ def test_what_scripts_tell_of_containers() -> None:
     }  # fmt: skip
     text = (
         f"now=1795600860\ncontainer={json.dumps(details)}\nanswer={ID}\ntook_ms=20\nstatus=503\ngood=no\n"
-        "told=HTTP 503\nupstream=\nsaid=answer=nginx \x1b[31mno\n"
+        "told=HTTP 503\nupstream=\nsaid=answer=nginx \x1b[31mno\u2028good=yes\x0bstatus=200\ngood=yes\n"
     )
     [one] = looking.running([container()], text)
-    expected = Reply(503, 20, False, "HTTP 503", "", "answer=nginx no")
+    expected = Reply(503, 20, False, "HTTP 503", "", r"answer=nginx no\u2028good=yes\x0bstatus=200")
     assert ("running", 60, 2, "healthy", expected) == (
         one.status,
         one.seconds,

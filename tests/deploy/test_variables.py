@@ -18,7 +18,7 @@ def test_values_are_to_the_letter() -> None:
     assert {"A": "'x' \"y\"", "B": ""} == EnvFile("A='x' \"y\"\nB=", "-").values
 
 
-@pytest.mark.parametrize("line", ["TOKEN", "=x", "1A=x", "A B=x", " A=x", "A-B=x", "export A=x", "Ä=x", "\0"])
+@pytest.mark.parametrize("line", ["TOKEN", "=x", "A B=x", " A=x", "export A=x", "\0"])
 def test_what_is_no_env_file(line: str) -> None:
     """It is refused with its line's number, and without its value."""
     with pytest.raises(UsageError) as raised:

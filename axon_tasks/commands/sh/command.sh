@@ -1,13 +1,20 @@
-# shellcheck shell=sh disable=SC2154  # set by the caller: product environment container command_time, and what environment_now of
+# shellcheck shell=sh disable=SC2154  # set by the caller: product environment state container command_time, and what environment_now of
 # start.sh needs
 
 # wait_for_commands: that of a deploy whose deployer has died goes on, and two at the same time could spoil what they
-# work on.
+# work on. Whoever waits here for a dead deployer ends as soon as it says something; only one waits at a time.
 wait_for_commands() {
+    make_state
+    exec 9>>"$state/command.lock" || fail 30 "cannot write $state/command.lock"
+    if ! flock -n 9; then
+        tell waiting "another deploy runs its release command, or waits for its turn"
+        flock 9
+    fi
     for command_other in $(docker ps -q --filter "label=axon.command=$product/$environment"); do
         tell waiting "the release command of an earlier deploy still runs here (container $command_other)"
         timeout "$command_time" docker wait "$command_other" >/dev/null ||
             fail 70 "the release command of an earlier deploy still runs after $command_time s: docker stop $command_other"
+        tell waiting "it has ended"
     done
 }
 
@@ -18,13 +25,17 @@ release_command() {
     wait_for_commands
     clock
     command_end=$((now + command_time * 100))
-    printf '%s\n' "$command_env" | timeout "$command_time" docker run "$@" 2>&1
+    # KILL: the client would pass another signal on to a program that need not heed it, and go on waiting.
+    printf '%s\n' "$command_env" | timeout -s KILL "$command_time" docker run "$@" 2>&1
     command_code=$?
-    clock
-    # timeout(1) ends the client; what it has started would go on.
-    docker rm -f "$container" >/dev/null 2>&1
+    # Its last line may have no end, and would not be shown.
+    echo
     [ "$command_code" != 0 ] || return 0
-    [ "$now" -lt "$command_end" ] || fail 71 "it had not ended after $command_time s, and was stopped"
+    clock
+    if [ "$now" -ge "$command_end" ]; then
+        docker rm -f "$container" >/dev/null 2>&1
+        fail 71 "it had not ended after $command_time s, and was stopped"
+    fi
     fail 72 "it ended with exit code $command_code"
 }
 

@@ -1,4 +1,4 @@
-# shellcheck shell=sh disable=SC2154  # set by the caller: tools axon_root ports product environment certificate key
+# shellcheck shell=sh disable=SC2154  # set by the caller: tools state ports product environment certificate key
 
 # doctor_host: the time, who we are, and which programs are missing.
 doctor_host() {
@@ -13,9 +13,9 @@ doctor_host() {
     tell client "$doctor_tool"
 }
 
-# doctor_state: whether this user may keep state here.
+# doctor_state: whether this user may keep the state of the environment here.
 doctor_state() {
-    doctor_place=$axon_root
+    doctor_place=$state
     while [ ! -e "$doctor_place" ]; do doctor_place=${doctor_place%/*}; [ -n "$doctor_place" ] || doctor_place=/; done
     if [ -d "$doctor_place" ] && [ -w "$doctor_place" ]; then tell writable yes; else tell writable "$doctor_place"; fi
 }
@@ -52,14 +52,17 @@ doctor_ports() {
     for doctor_port in $doctor_first $doctor_second; do
         [ -n "$(listener "$doctor_port")" ] || continue
         doctor_ours=$(docker ps -q --filter "publish=$doctor_port" --filter "label=axon.product=$product" \
-            --filter "label=axon.environment=$environment")
+            --filter "label=axon.environment=$environment") || exit 41
         [ -n "$doctor_ours" ] || tell taken "$doctor_port"
     done
 }
 
-# doctor_certificate: the certificate, which everybody may read, and whether its key is there.
+# doctor_certificate: the certificates of the file, which everybody may read, and nothing else: a key may stand beside them.
 doctor_certificate() {
-    [ -r "$key" ] || tell key missing
-    [ -r "$certificate" ] || fail 37 "cannot read $certificate"
-    head -c 65536 "$certificate"
+    [ -r "$key" ] || tell missing "$key"
+    if [ ! -r "$certificate" ]; then
+        tell missing "$certificate"
+        return
+    fi
+    sed -n '/-----BEGIN CERTIFICATE-----/,/-----END CERTIFICATE-----/p' "$certificate" | head -c 65536
 }

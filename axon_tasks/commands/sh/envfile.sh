@@ -14,12 +14,10 @@ write_env() {
     [ ! -e "$env_place" ] || env_sum=$(sha256sum <"$env_place")
     [ "${env_sum%% *}" = "$expected" ] || fail 38 "$file was changed by somebody else meanwhile; nothing was written"
     env_temp=${env_place%/*}/.${env_place##*/}.$$
-    (umask 077 && cat >"$env_temp") || {
-        rm -f "$env_temp"
-        fail 30 "cannot write to ${env_place%/*}"
-    }
+    trap 'exit 1' HUP INT TERM PIPE
+    trap 'rm -f "$env_temp"' EXIT
+    (umask 077 && cat >"$env_temp") || fail 30 "cannot write to ${env_place%/*}"
     if [ "$(id -u)" = 0 ] && [ -e "$env_place" ]; then chown "$(stat -c %u:%g "$env_place")" "$env_temp"; fi
     chmod 600 "$env_temp" && { sync "$env_temp" 2>/dev/null || sync; } && mv -f "$env_temp" "$env_place" && return 0
-    rm -f "$env_temp"
     fail 30 "cannot write $file"
 }

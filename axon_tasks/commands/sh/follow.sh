@@ -8,7 +8,8 @@ until_gone() {
     gone_program=$!
     {
         cat <&3 >/dev/null
-        kill -s TERM -- "-$gone_program"
+        # Its session may not be there yet, if nobody was left to read from the beginning.
+        until kill -s TERM -- "-$gone_program" || ! kill -0 "$gone_program"; do sleep 0.1 || sleep 1; done
     } 2>/dev/null &
     wait "$gone_program"
 }

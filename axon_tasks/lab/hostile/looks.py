@@ -180,7 +180,7 @@ def _more(place: str) -> Answers:
         "prod": f"restarts={told.ID} 0\nstats={json.dumps(usage)}\n",
         "host": f"epoch={int(time.time())}\nuser=root\nclient=curl\n",
         "root": "0\n",
-        "writable": "writable=yes\n",
+        f"{place}writable": "writable=yes\n",
         "variables": f"environment={'c' * 64}\n",
         "clock": "1795600860 +0000\n",
     }
