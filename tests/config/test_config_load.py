@@ -560,9 +560,13 @@ def test_commented_settings_are_valid(pytestconfig: pytest.Config, loaded: Loade
     )
     kept = [line for line in lines[start:] if not line.startswith(prose)]
     text = "\n".join(line.replace("# ", "", 1) if line.lstrip().startswith("# ") else line for line in kept)
-    prod = loaded(text, {"REGISTRY_PASSWORD": "x", "SSH_PASSPHRASE": "y", "API_TOKEN": "z"}).environment(
-        "prod"
-    )
+    secrets = {
+        "REGISTRY_PASSWORD": "x",
+        "SSH_PASSPHRASE": "y",
+        "API_TOKEN": "z",
+        "SLACK_WEBHOOK": "https://x",
+    }
+    prod = loaded(text, secrets).environment("prod")
 
     assert prod.registry is not None
     assert ("registry.example.com", "20m", ("www.shop.lab",)) == (
