@@ -52,9 +52,9 @@ def exec_(
     json: bool = False,
     hosts_file: str = "",
 ) -> None:
-    """Run a command in the containers that get traffic, or on the servers.
+    """Run a command in containers or on servers.
 
-    On all app servers at the same time; what follows -- is the program with its arguments, to the letter. A single word
+    In the containers that get traffic, on all app servers at the same time; what follows -- is the program with its arguments, to the letter. A single word
     is a line for the shell there, so that pipes and variables work. Each line of output begins with its server, unless
     there is only one. Nothing is read from standard input, but with --interactive.
 
@@ -345,9 +345,9 @@ def restart(
     dry_run: bool = False,
     hosts_file: str = "",
 ) -> None:
-    """Replace what serves by new containers of the same image, without dropping a request.
+    """Replace what serves by new containers of its image.
 
-    As a deploy of the digest that serves: started beside it with the settings of today and the env file as it is now,
+    Without dropping a request, as a deploy of the digest that serves: started beside it with the settings of today and the env file as it is now,
     healthy before anything is switched, and the old containers are retired. So that is also how changed variables come
     into force.
 

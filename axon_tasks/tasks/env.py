@@ -212,9 +212,9 @@ def edit(
     only: str = "",
     hosts_file: str = "",
 ) -> None:
-    """Edit the env file with your editor, and write it to each app server.
+    """Edit the env file of the app servers.
 
-    A copy that only you can read is opened in $VISUAL, $EDITOR or vi, and removed afterwards. It is checked; which
+    With your editor: a copy that only you can read is opened in $VISUAL, $EDITOR or vi, and removed afterwards. It is checked; which
     variables come, change and go is shown; then it is replaced in one piece, mode 0600, and a restart without a gap is
     offered. The files of the app servers must be the same; --only takes one of them.
 

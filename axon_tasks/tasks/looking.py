@@ -45,7 +45,7 @@ def status(
     json: bool = False,
     hosts_file: str = "",
 ) -> None:
-    """Show what runs where, and what nginx really sends traffic to.
+    """Show what runs where, and what gets traffic.
 
     One line per system server and per container: release, image, for how long it runs, its state, what it answers to a
     health check just now (on a system server: through nginx), port, slot, and whether it gets traffic. Below that, what
@@ -113,9 +113,9 @@ def health(
     json: bool = False,
     hosts_file: str = "",
 ) -> None:
-    """Check the health of what serves, directly and through nginx.
+    """Check the health of what serves.
 
-    One request to each container of an environment on its app server, and on each system server as many through nginx
+    Directly and through nginx: one request to each container of an environment on its app server, and on each system server as many through nginx
     as there are app servers. Each is told with status and time, and with what was answered if it is not healthy.
 
     Exit code 0 if everything that gets traffic is healthy, 1 if something is not, 4 if a server cannot be reached.
@@ -152,9 +152,9 @@ def stats(
     json: bool = False,
     hosts_file: str = "",
 ) -> None:
-    """Show what each container uses: processor, memory, processes, network, and how often it was restarted.
+    """Show what each container uses.
 
-    As `docker stats` measures it over some seconds, on all app servers at the same time. --json has the shape of
+    Processor, memory, processes, network, and how often it was restarted, as `docker stats` measures it over some seconds, on all app servers at the same time. --json has the shape of
     axon_tasks/report/schemas/stats.json.
 
     Examples:
@@ -202,9 +202,9 @@ def logs(
     json: bool = False,
     hosts_file: str = "",
 ) -> None:
-    """Show what the application and nginx have written, from all servers, in the order of time.
+    """Show the logs of the application and of nginx.
 
-    Each line begins with its server and its release, or with the log of nginx that it stands in. The order is that of
+    From all servers, in the order of time. Each line begins with its server and its release, or with the log of nginx that it stands in. The order is that of
     the times in the lines, which are those of each server's clock. --json: one object per line, of the shape of
     axon_tasks/report/schemas/logs.json.
 
@@ -326,7 +326,7 @@ def doctor(
     json: bool = False,
     hosts_file: str = "",
 ) -> None:
-    """Check whether the servers have what a deploy needs, and say what mends what they lack.
+    """Check what the servers lack for a deploy, and what mends it.
 
     Connection and host key, programs, clock, privileges, Docker and its free space, the place for state, nginx with its
     includes and its own test, who listens on its ports, the certificate's end and domains, the environment's own ports,
@@ -372,9 +372,9 @@ def doctor(
 def diff(
     _c: Context, env: str = "", tag: str | None = None, json: bool = False, hosts_file: str = ""
 ) -> None:
-    """Show what a deploy would change: image, how the container is run, its variables, nginx's files, app servers.
+    """Show what a deploy would change.
 
-    What serves, as it was recorded when it was started and as it stands in nginx's files, against what hosts.yml says
+    Image, how the container is run, its variables, nginx's files, app servers: what serves, as it was recorded when it was started and as it stands in nginx's files, against what hosts.yml says
     now. Of variables it is only told whether they have changed. Nothing is changed.
 
     --json has the shape of axon_tasks/report/schemas/diff.json.
