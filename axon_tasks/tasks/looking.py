@@ -326,9 +326,9 @@ def doctor(
     json: bool = False,
     hosts_file: str = "",
 ) -> None:
-    """Check what the servers lack for a deploy, and what mends it.
+    """Check what servers lack for a deploy.
 
-    Connection and host key, programs, clock, privileges, Docker and its free space, the place for state, nginx with its
+    And say what mends it: connection and host key, programs, clock, privileges, Docker and its free space, the place for state, nginx with its
     includes and its own test, who listens on its ports, the certificate's end and domains, the environment's own ports,
     and the env file. Nothing is changed.
 
