@@ -468,10 +468,11 @@ def health(candidate: Candidate) -> str:
     )
 
 
-#: One container for `look_containers`: what the script reads of it, and the rest as JSON on the same line.
+#: One container for `look_containers`: what the script reads of it, and the rest as JSON on the same line. `.ID` and not
+#: `.Id`: with that, Docker falls back to the raw answer, in which what is not there, such as `.State.Health`, is an error.
 _LOOK = (
-    '{{.State.Status}} {{or (index .Config.Labels "axon.port") "-"}} {{.Id}} '
-    '{"id":{{json .Id}},"status":{{json .State.Status}},"exit_code":{{json .State.ExitCode}},'
+    '{{.State.Status}} {{or (index .Config.Labels "axon.port") "-"}} {{.ID}} '
+    '{"id":{{json .ID}},"status":{{json .State.Status}},"exit_code":{{json .State.ExitCode}},'
     '"oom_killed":{{json .State.OOMKilled}},"started":{{json .State.StartedAt}},"restarts":{{json .RestartCount}},'
     '"health":{{if .State.Health}}{{json .State.Health.Status}}{{else}}""{{end}}}'
 )

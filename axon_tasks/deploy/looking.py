@@ -381,6 +381,13 @@ def check(looks: Sequence[Look]) -> None:
 _NOT_ASKED = "not asked: it is not a container of this tool"
 
 
+def _why_not(one: Running) -> str:
+    """Why a container was not asked."""
+    if one.status != "running":
+        return one.status
+    return "Docker tells nothing of it" if one.container.slot else _NOT_ASKED
+
+
 class Check(NamedTuple):
     """One health check.
 
@@ -413,7 +420,7 @@ def checks(seen: Look) -> Iterator[Check]:
     for server, found in seen.app.items():
         for each in found.running:
             traffic = seen.gets_traffic(server, each.container)
-            why = "" if each.reply else (each.status if each.status != "running" else _NOT_ASKED)
+            why = "" if each.reply else _why_not(each)
             yield Check(server, False, traffic, f"release {each.container.release}", each.reply, why)
 
 

@@ -101,8 +101,9 @@ def set_(
         )
     # Whoever pipes a value in has no keyboard here to be asked on, and has said what is wanted.
     is_piped = not unset and not sys.stdin.isatty()
+    variables.EnvFile("", "-").changed(key, None, "-")  # a wrong name is told before anybody is asked
     value = None if unset else _value(key)
-    variables.EnvFile("", "-").changed(key, value, "-")  # a wrong name is told before anybody is asked
+    variables.EnvFile("", "-").changed(key, value, "-")
     with Fleet(project) as fleet:
         found = _read(fleet, environment, only)
         wanted = {

@@ -128,7 +128,7 @@ def test_ctrl_c_ends_a_command_on_the_servers(shop: Product) -> None:
     running.send_signal(signal.SIGINT)
     assert 130 == running.wait(15)
     for server in ("edge1", "app1", "app2"):
-        wait_for(lambda: not shop.lab.exec(server, "pgrep -f 'sleep 4321'", check=False).stdout, server)  # noqa: B023
+        wait_for(lambda: not shop.lab.exec(server, "pgrep -f '[s]leep 4321'", check=False).stdout, server)  # noqa: B023
 
 
 def restarted(product: Product, *flags: str) -> Any:
@@ -146,7 +146,7 @@ def test_a_restart_drops_no_request(shop: Product) -> None:
     before = shop.containers("app1")
     with shop.under_load() as seen:
         restarted(shop, "--wait")
-    assert (0, True) == (seen["failed"], seen["requests"] > 0), seen
+    assert (0, True) == (seen["failed"], seen["ok"] > 100), seen
     assert (1, True) == (len(shop.containers("app1")), shop.containers("app1") != before)
     newest, repeated, before_it, *_ = json.loads(shop.fab("history", "--env=prod", "--json").stdout)[
         "releases"

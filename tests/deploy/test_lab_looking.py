@@ -43,6 +43,7 @@ def test_status_shows_what_serves(shop: Product) -> None:
     """What serves and what drains, each with its image and answer, and no drift; as a table, too."""
     shop.on("app1")
     shop.serve("v1")
+    shop.settle()
     with shop.holding():
         shop.serve("v2")
         seen = status(shop)
@@ -66,6 +67,7 @@ def test_status_shows_what_serves(shop: Product) -> None:
     shop.settle()
     shop.on("app1", "app2")
     shop.serve("v1")
+    shop.settle()
 
 
 def test_looking_before_the_first_deploy(product: Product) -> None:
@@ -344,7 +346,7 @@ def test_following_logs(shop: Product) -> None:
     running, said = in_a_terminal(shop, "logs", "--env=prod", "--service=app,access", "--follow", "--tail=5")
     try:
         wait_for(
-            lambda: (left_over(shop).count("docker logs"), left_over(shop).count("tail")) == (2, 1), said
+            lambda: (left_over(shop).count("docker logs"), left_over(shop).count("tail -n")) == (2, 1), said
         )
         for number in range(6):
             shop.get(f"/before-{number}")

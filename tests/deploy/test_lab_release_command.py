@@ -68,7 +68,7 @@ def test_where_it_stands_in_the_plan(product: Product, prod: dict[str, Any]) -> 
     """A dry run shows the step, its words and its script; nothing of the release is started before it has ended."""
     command(prod, "true")
     said = product.fab("deploy", "--env=prod", "--tag=v1", "--dry-run", "--json")
-    [plan] = json.loads(said.stdout)
+    [plan] = json.loads(said.stdout)["plans"]
     steps = {one["name"]: one for one in plan["steps"]}
     assert (["plan", "pull"], ["app1"]) == (steps["command"]["needs"], steps["command"]["servers"])
     assert "command" in steps["start"]["needs"]

@@ -213,6 +213,12 @@ def test_what_is_not_known_to_get_traffic_counts(well: Look) -> None:
     assert "traffic not known" in health.text([well])
 
 
+def test_a_container_that_could_not_be_asked(well: Look) -> None:
+    """One of ours that runs and of which nothing more is known counts as ill: nobody knows better."""
+    well.app["app2"] = app(serving(reply=None))
+    assert ["prod: release 7 on app2 is not healthy: Docker tells nothing of it"] == looking.unhealthy(well)
+
+
 def test_a_container_of_axon_is_not_asked(well: Look) -> None:
     """It has no labels that say how: it is neither healthy nor ill, and that is said."""
     well.app["app2"] = app(serving(container=container(slot=""), reply=None))
