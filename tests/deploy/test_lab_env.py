@@ -24,10 +24,10 @@ SECRET = "s3cret '$(id)' # \"x\""
 @pytest.fixture
 def file(product: Product, prod: dict[str, Any]) -> Iterator[str]:
     """The env file of prod, which is not there yet."""
-    prod["env_file"] = f"/srv/{product.name}.env"
-    yield prod["env_file"]
+    path = prod["env_file"] = f"/srv/{product.name}.env"
+    yield path
     for server in ("app1", "app2"):
-        product.lab.exec(server, ["rm", "-f", prod["env_file"]])
+        product.lab.exec(server, ["rm", "-f", path])
 
 
 def piped(product: Product, text: str, *words: str) -> subprocess.CompletedProcess[str]:
