@@ -74,7 +74,7 @@ def test_a_hook_is_told_what_happens(run: Deployment, tmp_path: Path) -> None:
     assert {"AXON_EVENT=after_deploy", "AXON_IMAGE=registry.test:5000/shop:v1", "AXON_DIGEST="} <= set(
         variables
     )
-    assert {f"AXON_{name.upper()}" for name in facts} == {
+    assert {f"AXON_{name.upper()}" for name in facts} <= {
         line.partition("=")[0] for line in variables if line.startswith("AXON_")
     }
 

@@ -69,6 +69,7 @@ BASE: dict[str, Any] = {
                 "path": "/up", "host": "shop.test", "expect_status": [200], "expect_body": "ok", "timeout": "9s",
                 "interval": "1s", "probe_timeout": "1s", "successes": 2, "docker": True, "log_lines": 5,
             },
+            "release_command": {"command": ["migrate"], "entrypoint": "/bin/app", "timeout": "9s"},
             "drain": {"timeout": "5s"},
             "nginx": {
                 "directory": "/etc/nginx/axon.d", "config": "/etc/nginx/nginx.conf", "http_port": 80,
@@ -88,6 +89,8 @@ FREE = {
     ("env", "*"),
     ("labels", "*"),
     ("command", "0"),
+    ("release_command", "entrypoint"),
+    *((hook, "0") for hook in ("before_deploy", "after_switch", "after_deploy", "on_failure")),
     ("health", "expect_body"),
     ("registry", "username"),
 }
