@@ -132,4 +132,9 @@ def test_two_never_run_at_the_same_time(product: Product, prod: dict[str, Any], 
     assert 0 == done.returncode, done.stdout + done.stderr
     assert (200, "v2") == product.get()
     assert ["begin v1", "end v1", "begin v2", "end v2"] == ran(product, folder)
-    assert "the release command of an earlier deploy still runs here" in done.stdout
+    # Whether the script of the first one still waits for its end depends on when sshd has noticed.
+    told = (
+        "the release command of an earlier deploy still runs here",
+        "another deploy runs its release command",
+    )
+    assert any(words in done.stdout for words in told), done.stdout

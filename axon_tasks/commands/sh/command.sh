@@ -12,7 +12,9 @@ wait_for_commands() {
     fi
     for command_other in $(docker ps -q --filter "label=axon.command=$product/$environment"); do
         tell waiting "the release command of an earlier deploy still runs here (container $command_other)"
-        timeout "$command_time" docker wait "$command_other" >/dev/null ||
+        # It may be gone before it can be waited for.
+        timeout "$command_time" docker wait "$command_other" >/dev/null 2>&1 ||
+            [ -z "$(docker ps -q --filter "id=$command_other")" ] ||
             fail 70 "the release command of an earlier deploy still runs after $command_time s: docker stop $command_other"
         tell waiting "it has ended"
     done
