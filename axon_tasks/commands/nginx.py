@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 PROBE_PATH = "/.well-known/axon/probe"
 
 
+def target(address: str, port: int) -> str:
+    """`ADDRESS:PORT` as it stands in nginx's files; an IPv6 address stands in brackets."""
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
 class Backend(NamedTuple):
     """One app server as nginx reaches it: its address and its two ports."""
 
@@ -30,9 +35,8 @@ class Backend(NamedTuple):
     ports: tuple[int, int]
 
     def target(self, slot: str) -> str:
-        """`ADDRESS:PORT` of a slot; an IPv6 address stands in brackets."""
-        host = f"[{self.address}]" if ":" in self.address else self.address
-        return f"{host}:{self.ports[naming.SLOTS.index(slot)]}"
+        """`ADDRESS:PORT` of a slot."""
+        return target(self.address, self.ports[naming.SLOTS.index(slot)])
 
 
 class Files(NamedTuple):

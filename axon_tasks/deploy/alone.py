@@ -83,7 +83,9 @@ def _switch(run: Deployment) -> tuple[Step, ...]:
     )
 
 
-def _serving(run: Deployment) -> Step:
+def serving_step(run: Deployment) -> Step:
+    """Take the release that serves on all app servers for the one of this run."""
+
     def prepare() -> None:
         if not run.previous or not run.adopt(run.previous):
             raise StepFailedError(
@@ -95,11 +97,11 @@ def _serving(run: Deployment) -> Step:
 
 
 def _record(run: Deployment) -> tuple[Step, ...]:
-    return _serving(run), record_step(run, ("plan",))
+    return serving_step(run), record_step(run, ("plan",))
 
 
 def _retire(run: Deployment) -> tuple[Step, ...]:
-    return _serving(run), retire_step(run, ("plan",), strict=True)._replace(otherwise="abort")
+    return serving_step(run), retire_step(run, ("plan",), strict=True)._replace(otherwise="abort")
 
 
 _PLANS = {

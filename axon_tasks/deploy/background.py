@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from axon_tasks.commands import naming
+from axon_tasks.deploy.problems import raise_all
 from axon_tasks.errors import AxonError, UnreachableError, UsageError
 from axon_tasks.remote import Batch, jobs, sanitize
 
@@ -66,9 +67,7 @@ class Answer:
         Raises:
             AxonError: Every failure is in the message.
         """
-        if self.errors:
-            code = UnreachableError.exit_code if self.unreachable else AxonError.exit_code
-            raise AxonError("\n".join(map(str, self.errors.values())), code=code)
+        raise_all(self.errors.values())
 
 
 def _standing(job: Job) -> str:

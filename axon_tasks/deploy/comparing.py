@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from axon_tasks.commands import docker, naming, nginx
-from axon_tasks.commands.shell import text
 from axon_tasks.config import Secret
-from axon_tasks.deploy import facts, inspecting, looking
+from axon_tasks.deploy import facts, inspecting, repeating
 from axon_tasks.deploy.owner import text_of
-from axon_tasks.deploy.problems import must
+from axon_tasks.deploy.problems import must, raise_all
 from axon_tasks.errors import AxonError
 from axon_tasks.remote import Batch
 
@@ -141,7 +140,7 @@ def diff_batch(project: Project, environment: Environment, server: str) -> Batch
         inspecting.ask_system(environment, batch, test=False)
     if server in environment.app:
         inspecting.ask_app(environment, batch)
-        variables = docker.env_text(_candidate(project, environment, server, environment.image, {}))
+        variables = docker.env_text(_candidate(project, environment, server, environment.image))
         batch.add(
             docker.environment(environment), label="variables", stdin=Secret(variables) if variables else None
         )
@@ -176,20 +175,18 @@ def _servers(record: Mapping[str, Any], environment: Environment) -> Iterator[Ch
         yield Change(SERVERS, (), (*(f"-{name}" for name in gone), *(f"+{name}" for name in new)))
 
 
-def _candidate(
-    project: Project, environment: Environment, server: str, reference: str, then: Mapping[str, str]
-) -> docker.Candidate:
-    """What would run on a server, with the variables of what runs now."""
+def _candidate(project: Project, environment: Environment, server: str, reference: str) -> docker.Candidate:
+    """What would run on a server, of a release that has no id, slot, port or digest yet."""
     host = project.hosts[server]
     return docker.Candidate(
         environment=environment,
-        release=then.get("release", ""),
-        slot=then.get("slot", ""),
-        port=then.get("port", ""),
+        release="",
+        slot="",
+        port="",
         address=host.upstream_address,
         reference=reference,
         bind=host.private_address or "0.0.0.0",  # noqa: S104  (as in a deploy, to be compared)
-        digest=then.get("digest", ""),
+        digest="",
     )
 
 
@@ -207,15 +204,9 @@ def _settings(
             if record:
                 found.notes.append(f"{server}: it is not recorded how the release was started there")
             continue
-        values = {
-            "release": text_of(record, "id"),
-            "slot": text_of(record, "slot"),
-            "port": str(told.get("port")),
-            "digest": text_of(record, "digest"),
-        }
-        candidate = _candidate(project, found.environment, server, reference, values)
+        candidate = _candidate(project, found.environment, server, reference)
         try:
-            now = [text(one, values) for one in docker.run_arguments(candidate)]
+            now = docker.recorded_arguments(repeating.in_its_place(candidate, record, told))
         except ValueError:  # what is recorded as its image is none
             found.notes.append(f"{server}: it is not recorded which image the release runs")
             continue
@@ -293,4 +284,4 @@ def check(found: Compared) -> None:
     Raises:
         AxonError: A server could not be asked.
     """
-    looking.raise_all(found.errors.values())
+    raise_all(found.errors.values())

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from axon_tasks.commands import docker
 from axon_tasks.deploy import looking
+from axon_tasks.deploy.problems import raise_all
 from axon_tasks.errors import AxonError, StepFailedError, UsageError
 from axon_tasks.remote import Batch
 
@@ -104,8 +105,8 @@ def in_containers(
     """
     servers = app_servers(environment, only)
     asked = dict.fromkeys((*environment.system, *servers))
-    [seen] = looking.look(fleet, project, [environment], ",".join(asked))
-    looking.raise_all(error for name, error in seen.errors.items() if name in servers)
+    [seen] = looking.look(fleet, project, [environment], ",".join(asked), probes=False)
+    raise_all(error for name, error in seen.errors.items() if name in servers)
     found = []
     for server in servers:
         one = _container(seen, server, release)

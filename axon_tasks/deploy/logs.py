@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from axon_tasks.commands import docker, logs
 from axon_tasks.deploy import facts, looking
-from axon_tasks.deploy.problems import must
+from axon_tasks.deploy.problems import must, raise_all
 from axon_tasks.errors import AxonError
 from axon_tasks.remote import Batch, sanitize
 
@@ -292,7 +292,7 @@ class Told:
 
     def check(self) -> None:
         """Raise what went wrong, if anything did; exit code 4 if a server could not be reached."""
-        looking.raise_all(self.errors.values())
+        raise_all(self.errors.values())
 
 
 def read(fleet: Fleet, environment: Environment, wanted: Wanted, only: str = "") -> Told:

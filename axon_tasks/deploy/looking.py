@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, NamedTuple
 from axon_tasks.commands import docker, lock, nginx
 from axon_tasks.deploy import facts, inspecting, unlocking
 from axon_tasks.deploy.owner import text_of
-from axon_tasks.deploy.problems import must
-from axon_tasks.errors import AxonError, UnreachableError, UsageError
+from axon_tasks.deploy.problems import must, raise_all
+from axon_tasks.errors import AxonError, UsageError
 from axon_tasks.remote import Batch, sanitize
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from axon_tasks.config import Environment, Project
     from axon_tasks.remote import BatchResult, Connection, Fleet
@@ -123,8 +123,7 @@ class Look:
 
     def target(self, server: str, port: int) -> str:
         """A port of an app server as it stands in nginx's files."""
-        address = self.addresses[server]
-        return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+        return nginx.target(self.addresses[server], port)
 
     def server_of(self, target: str) -> str:
         """The app server that a target of nginx belongs to; empty if it is none of this environment."""
@@ -166,19 +165,30 @@ def only_of(environments: Sequence[Environment], only: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(wanted)) or known
 
 
-def look_batch(project: Project, environments: Sequence[Environment], server: str) -> Batch:
-    """Everything that one server is asked about these environments, of which it may serve several."""
+def look_batch(
+    project: Project, environments: Sequence[Environment], server: str, *, probes: bool = True
+) -> Batch:
+    """Everything that one server is asked about these environments, of which it may serve several.
+
+    Args:
+        project: The settings of everything.
+        environments: Which ones.
+        server: Which server.
+        probes: Whether the application is asked for its health, too.
+    """
     batch = Batch("look")
     for one in environments:
         if server in one.system:
             inspecting.ask_system(one, batch, place=_place(one), test=False)
-            batch.add(nginx.look_through(one, _requests(one)), label=_place(one) + "through")
+            if probes:
+                batch.add(nginx.look_through(one, _requests(one)), label=_place(one) + "through")
         if server == one.system[0]:
             batch.add(lock.look(one), label=_place(one) + "lock", sudo=True)
         if server in one.app:
             inspecting.ask_app(one, batch, place=_place(one))
-            address = docker.probe_address(project.hosts[server].private_address)
-            batch.add(docker.look(one, address), label=_place(one) + "look")
+            if probes:
+                address = docker.probe_address(project.hosts[server].private_address)
+                batch.add(docker.look(one, address), label=_place(one) + "look")
     return batch
 
 
@@ -186,7 +196,14 @@ def _place(environment: Environment) -> str:
     return f"{environment.name}: "
 
 
-def look(fleet: Fleet, project: Project, environments: Sequence[Environment], only: str = "") -> list[Look]:
+def look(
+    fleet: Fleet,
+    project: Project,
+    environments: Sequence[Environment],
+    only: str = "",
+    *,
+    probes: bool = True,
+) -> list[Look]:
     """Look at environments, all servers at the same time.
 
     Args:
@@ -194,6 +211,7 @@ def look(fleet: Fleet, project: Project, environments: Sequence[Environment], on
         project: The settings of everything.
         environments: Which ones.
         only: Only these servers, separated by commas; empty for all.
+        probes: Whether the application is asked for its health, too: one that hangs keeps whoever asks.
 
     Returns:
         One look per environment that has one of these servers, in their order.
@@ -204,7 +222,7 @@ def look(fleet: Fleet, project: Project, environments: Sequence[Environment], on
     names = only_of(environments, only)
 
     def work(connection: Connection) -> BatchResult:
-        batch = look_batch(project, environments, connection.name)
+        batch = look_batch(project, environments, connection.name, probes=probes)
         return batch.run(connection, timeout=_limit(environments, connection.name))
 
     outcomes = fleet.gather(dict.fromkeys(names, work))
@@ -269,17 +287,23 @@ def take(seen: Look, server: str, told: BatchResult) -> None:
 
 def _read_system(environment: Environment, server: str, told: BatchResult, place: str) -> SystemLook:
     found = inspecting.read_system(server, told, place=place)
-    section = told[f"{place}through"]
-    must(server, "asking through nginx", section)
     targets = nginx.targets(environment, found.upstream, found.flag_slot)
-    return SystemLook(found, targets, tuple(reply for _, reply in replies(section.stdout)))
+    said = _probed(server, told, f"{place}through", "asking through nginx")
+    return SystemLook(found, targets, tuple(reply for _, reply in replies(said)))
 
 
 def _read_app(environment: Environment, server: str, told: BatchResult, place: str) -> AppLook:
     found = inspecting.read_app(server, told, environment, place=place)
-    section = told[f"{place}look"]
-    must(server, "looking at the containers", section)
-    return AppLook(found, tuple(running(found.containers, section.stdout)))
+    said = _probed(server, told, f"{place}look", "looking at the containers")
+    return AppLook(found, tuple(running(found.containers, said)))
+
+
+def _probed(server: str, told: BatchResult, label: str, doing: str) -> str:
+    """What health checks came to; nothing if none were asked for."""
+    if label not in told:
+        return ""
+    must(server, doing, told[label])
+    return told[label].stdout
 
 
 def replies(text: str) -> Iterator[tuple[str, Reply]]:
@@ -354,18 +378,6 @@ def _age(started: str, now: int | None) -> int | None:
     except ValueError:
         return None
     return None if now is None else max(0, now - round(begun.timestamp()))
-
-
-def raise_all(errors: Iterable[AxonError]) -> None:
-    """Raise several failures as one; exit code 4 if one of them is about a server that cannot be reached.
-
-    Raises:
-        AxonError: There are some. Each message is told once.
-    """
-    told = {str(error): error for error in errors}
-    if told:
-        unreachable = any(isinstance(one, UnreachableError) for one in told.values())
-        raise AxonError("\n".join(told), code=UnreachableError.exit_code if unreachable else None)
 
 
 def check(looks: Sequence[Look]) -> None:

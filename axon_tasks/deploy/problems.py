@@ -10,7 +10,7 @@ from axon_tasks.errors import AfterSwitchError, AxonError, LockedError, StepFail
 from axon_tasks.remote.text import sanitize
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from axon_tasks.remote import Section
 
@@ -248,6 +248,17 @@ def exit_code(errors: Sequence[AxonError]) -> int:
             if isinstance(error, kind):
                 return error.exit_code
     return errors[0].exit_code if errors else 1
+
+
+def raise_all(errors: Iterable[AxonError]) -> None:
+    """Raise several failures as one, with the exit status that matters most.
+
+    Raises:
+        AxonError: There are some. Each message is told once.
+    """
+    told = {str(error): error for error in errors}
+    if told:
+        raise AxonError("\n".join(told), code=exit_code(list(told.values())))
 
 
 def check_app(found: facts.AppFacts, env_file: str | None, ssh_target: str) -> list[AxonError]:

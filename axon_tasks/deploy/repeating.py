@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from axon_tasks.commands import docker
-from axon_tasks.commands.shell import text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,11 +36,23 @@ def _same(run: Deployment, server: str, before: Mapping[str, Any], told: object)
     """Whether one app server runs this release as it ran the one before."""
     if not isinstance(told, dict):
         return False
-    then = {
-        "release": str(before.get("id")),
-        "slot": str(before.get("slot")),
-        "port": str(told.get("port")),
-        "digest": str(before.get("digest")),
-    }
-    now = [text(one, then) for one in docker.run_arguments(run.candidate(server))]
+    now = docker.recorded_arguments(in_its_place(run.candidate(server), before, told))
     return (now, run.environments.get(server, "-")) == (told.get("run"), told.get("environment"))
+
+
+def in_its_place(
+    candidate: docker.Candidate, record: Mapping[str, Any], told: Mapping[str, Any]
+) -> docker.Candidate:
+    """What would run, with the id, slot, port and digest of a release that ran, so that both can be compared.
+
+    Args:
+        candidate: What would run.
+        record: The record of that release.
+        told: What it says about the server.
+    """
+    return candidate._replace(
+        release=str(record.get("id")),
+        slot=str(record.get("slot")),
+        port=str(told.get("port")),
+        digest=str(record.get("digest")),
+    )

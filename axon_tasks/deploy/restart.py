@@ -9,6 +9,7 @@ from axon_tasks.commands.shell import Learnt
 from axon_tasks.config import ImageReference
 from axon_tasks.config.images import is_digest
 from axon_tasks.deploy import hooks
+from axon_tasks.deploy.alone import serving_step
 from axon_tasks.deploy.engine import Report, Step
 from axon_tasks.deploy.inspecting import inspect_step
 from axon_tasks.deploy.locking import lock_step, must_hold
@@ -22,7 +23,7 @@ from axon_tasks.errors import StepFailedError
 from axon_tasks.remote import Batch
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from axon_tasks.deploy.run import Deployment
     from axon_tasks.remote import BatchResult
@@ -97,21 +98,12 @@ def in_place(run: Deployment, servers: Sequence[str]) -> tuple[Step, ...]:
     chain = [_audit_step(run, "plan", servers)]
     for server in servers:
         chain.append(_restart_step(run, server, chain[-1].name))
-    return lock_step(run), inspect_step(run, ("lock",), reserve=False), _find_step(run), *chain
-
-
-def _find_step(run: Deployment) -> Step:
-    def prepare() -> None:
-        if not run.previous or not run.adopt(run.previous):
-            raise StepFailedError(
-                f"{run.environment.name}: there is no release that serves on all of its app servers",
-                hint=f"Look: fab status --env={run.environment.name}",
-            )
-
-    def learn(_results: Mapping[str, BatchResult]) -> Report:
-        return Report(f"release {run.wanted().id} serves")
-
-    return Step("plan", "find the release that serves", ("inspect",), prepare=prepare, learn=learn)
+    return (
+        lock_step(run),
+        inspect_step(run, ("lock",), reserve=False),
+        serving_step(run)._replace(learn=lambda _results: Report(f"release {run.wanted().id} serves")),
+        *chain,
+    )
 
 
 def _restart_step(run: Deployment, server: str, after: str) -> Step:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from axon_tasks.commands import envfile
 from axon_tasks.config import Secret
-from axon_tasks.deploy import executing, looking, problems
+from axon_tasks.deploy import executing, problems
 from axon_tasks.errors import AxonError, StepFailedError, UsageError
 from axon_tasks.remote import Batch
 
@@ -250,7 +250,7 @@ def write(fleet: Fleet, found: Files, wanted: Mapping[str, EnvFile]) -> None:
         told = f"It was written on {', '.join(done)}." if done else "Nothing was written."
         if unknown:
             told = "Where no answer came, it may have been written: look, with fab env.show, and do it again."
-        looking.raise_all([*errors, AxonError(told)])
+        problems.raise_all([*errors, AxonError(told)])
     for one in outcomes.values():
         one.value  # noqa: B018  (a defect is raised here, and not swallowed)
 

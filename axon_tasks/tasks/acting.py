@@ -3,31 +3,29 @@
 from __future__ import annotations
 
 import errno
-import re
 import sys
 import threading
-import time
 from typing import TYPE_CHECKING, Any, TextIO
 
 from axon_tasks.errors import AxonError, UsageError
 from axon_tasks.tasks import usage
-from axon_tasks.tasks.base import Context, duration, ended_like_ctrl_c, one_environment, task
-from axon_tasks.tasks.deploy import HELP, command_line
+from axon_tasks.tasks.alone import FLAGS, Change, Flags, perform
+from axon_tasks.tasks.base import Context, duration, ended_like_ctrl_c, one_environment, release_id, task
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from axon_tasks.config import Environment
+    from axon_tasks.deploy.engine import Step
     from axon_tasks.deploy.executing import Ended, Place
+    from axon_tasks.deploy.run import Deployment
     from axon_tasks.remote import Fleet
-
-_ENV = "Environment of hosts.yml to work on; required."
 
 
 @task(
     name="exec",
     help={
-        "env": _ENV,
+        "env": FLAGS["env"],
         "only": "Only these servers, separated by commas.",
         "host": "On the servers themselves, system servers too, and not in containers.",
         "sudo": "With --host: as root.",
@@ -36,7 +34,7 @@ _ENV = "Environment of hosts.yml to work on; required."
         "timeout": "End it after this time: 90s, 5m. Default: never.",
         "dry_run": "With --host: print what would be sent, and contact nothing.",
         "json": "Print JSON when all have ended, instead of the output as it comes.",
-        "hosts_file": HELP["hosts_file"],
+        "hosts_file": FLAGS["hosts_file"],
     },
 )
 def exec_(
@@ -54,9 +52,9 @@ def exec_(
 ) -> None:
     """Run a command in containers or on servers.
 
-    In the containers that get traffic, on all app servers at the same time; what follows -- is the program with its arguments, to the letter. A single word
-    is a line for the shell there, so that pipes and variables work. Each line of output begins with its server, unless
-    there is only one. Nothing is read from standard input, but with --interactive.
+    In the containers that get traffic, on all app servers at the same time; what follows -- is the program with its
+    arguments, to the letter. A single word is a line for the shell there, so that pipes and variables work. Each line of
+    output begins with its server, unless there is only one. Nothing is read from standard input, but with --interactive.
 
     Ctrl-C ends it on servers; a program inside a container goes on, because Docker does not tell it (moby#9098).
 
@@ -79,8 +77,7 @@ def exec_(
         "dry-run": dry_run, "json": json,
     }  # fmt: skip
     _must_fit({name for name, is_given in given.items() if is_given})
-    if release and not re.fullmatch(r"[0-9]{1,18}", release, re.ASCII):
-        raise UsageError(f"--release={release}: the id of a release is needed, which is a number.")
+    release_id(release, "release")
     from axon_tasks.deploy import executing
     from axon_tasks.remote import Fleet
 
@@ -313,9 +310,9 @@ def _judge(environment: Environment, ended: Sequence[Ended]) -> None:
     Raises:
         AxonError: Somewhere it did not.
     """
-    from axon_tasks.deploy import looking
+    from axon_tasks.deploy.problems import raise_all
 
-    looking.raise_all(one.error for one in ended if one.error is not None)
+    raise_all(one.error for one in ended if one.error is not None)
     failed = [f"{one.place.server} {one.exit_code}" for one in ended if one.exit_code != 0]
     if failed:
         raise AxonError(f"{environment.name}: the command did not end with 0: {', '.join(failed)}")
@@ -325,12 +322,10 @@ usage.takes_rest("exec")
 
 
 @task(
-    help={name: HELP[name] for name in ("now", "wait", "wait_lock", "sequential", "hosts_file")}
+    help=FLAGS
     | {
-        "env": _ENV,
         "in_place": "Restart the containers that serve, one app server after the other. Requests may fail meanwhile.",
         "only": "With --in-place: only these app servers, separated by commas.",
-        "dry_run": "Print the plan and the scripts, and contact nothing.",
     }
 )
 def restart(
@@ -347,9 +342,9 @@ def restart(
 ) -> None:
     """Replace what serves by new containers of its image.
 
-    Without dropping a request, as a deploy of the digest that serves: started beside it with the settings of today and the env file as it is now,
-    healthy before anything is switched, and the old containers are retired. So that is also how changed variables come
-    into force.
+    Without dropping a request, as a deploy of the digest that serves: started beside it with the settings of today and
+    the env file as it is now, healthy before anything is switched, and the old containers are retired. So that is also
+    how changed variables come into force.
 
     With --in-place the same containers are stopped and started again instead, one app server after the other, each
     healthy before the next: quicker, and nothing else runs meanwhile. With one app server the site is down for as long as
@@ -363,43 +358,28 @@ def restart(
     Exit codes: as those of fab deploy.
     """
     project, environment = one_environment(env, hosts_file)
-    patience = duration(wait_lock or "0", "wait-lock")
+    flags = Flags.given(
+        now=now, wait=wait, wait_lock=wait_lock, sequential=sequential, dry_run=dry_run, hosts_file=hosts_file
+    )
     if only and not in_place:
         raise UsageError(
             "--only goes with --in-place.", hint="A new release serves on all app servers, or on none."
         )
     from axon_tasks.deploy import executing
     from axon_tasks.deploy import restart as restarting
-    from axon_tasks.deploy.preview import preview
-    from axon_tasks.deploy.run import Options
-    from axon_tasks.deploy.timeline import Recorder
     from axon_tasks.report import console
-    from axon_tasks.report import plan as shown
-    from axon_tasks.tasks.alone import run_plan
 
     servers = executing.app_servers(environment, only)
-    recorder = Recorder(
-        command=command_line().replace(" --dry-run", ""), folder=None if dry_run else project.root
-    )
-    options = Options(
-        now=now, wait=wait, sequential=sequential, command=recorder.command, run_id=recorder.run_id,
-        wait_lock=patience, hosts_file=hosts_file,
-    )  # fmt: skip
 
-    if dry_run:
-        planned = preview(project, environment, options, versioned=False)
-        restarting.unknown(planned)
-        plan = restarting.in_place(planned, servers) if in_place else restarting.steps(planned)
-        console.write_line(sys.stdout, shown.text(planned, plan, f"restart {environment.name}"))
+    def steps(run: Deployment) -> Sequence[Step]:
+        return restarting.in_place(run, servers) if in_place else restarting.steps(run)
+
+    done = perform(
+        project, environment, flags, Change(f"restart {environment.name}", steps, restarting.unknown)
+    )
+    if not done:
         return
-    began = time.monotonic()
-    run = run_plan(
-        project, environment, options, recorder,
-        lambda run: restarting.in_place(run, servers) if in_place else restarting.steps(run),
-    )  # fmt: skip
-    for text in run.warnings:
-        console.write_line(sys.stderr, f"Warning: {console.one_line(text)}")
-    took = time.monotonic() - began
+    run, took = done
     if in_place:
         console.write_line(sys.stdout, f"Done in {took:.2f} s: restarted in place on {', '.join(servers)}")
     else:

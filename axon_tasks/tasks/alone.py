@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, NamedTuple
 
 from axon_tasks.errors import AxonError
-from axon_tasks.tasks.base import ended_like_ctrl_c
-from axon_tasks.tasks.deploy import show_failure
+from axon_tasks.tasks.base import duration, ended_like_ctrl_c
+from axon_tasks.tasks.deploy import HELP, command_line, show_failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -16,6 +17,95 @@ if TYPE_CHECKING:
     from axon_tasks.deploy.engine import Step
     from axon_tasks.deploy.run import Deployment, Options
     from axon_tasks.deploy.timeline import Recorder
+
+
+#: What such a task is told, beside the environment and what is its own.
+FLAGS = {name: HELP[name] for name in ("now", "wait", "wait_lock", "sequential", "hosts_file")} | {
+    "env": "Environment of hosts.yml to work on; required.",
+    "dry_run": "Print the plan and the scripts, and contact nothing.",
+}
+
+
+class Flags(NamedTuple):
+    """Those flags, as they were typed.
+
+    Attributes:
+        patience: Seconds to wait for somebody else's lock.
+    """
+
+    now: bool
+    wait: bool
+    patience: float
+    sequential: bool
+    dry_run: bool
+    hosts_file: str
+
+    @classmethod
+    def given(
+        cls, *, now: bool, wait: bool, wait_lock: str, sequential: bool, dry_run: bool, hosts_file: str
+    ) -> Flags:
+        """Check them.
+
+        Raises:
+            UsageError: `wait_lock` is no duration.
+        """
+        return cls(now, wait, duration(wait_lock or "0", "wait-lock"), sequential, dry_run, hosts_file)
+
+
+class Change(NamedTuple):
+    """What such a task does.
+
+    Attributes:
+        title: In words, for a dry run.
+        steps: Makes its plan.
+        unknown: Puts names in the place of what a dry run does not know.
+    """
+
+    title: str
+    steps: Callable[[Deployment], Sequence[Step]]
+    unknown: Callable[[Deployment], None]
+
+
+def perform(
+    project: Project, environment: Environment, flags: Flags, change: Change
+) -> tuple[Deployment, float] | None:
+    """Show what would be done, or do it and tell its warnings.
+
+    Args:
+        project: The settings of everything.
+        environment: Where.
+        flags: What the command line says.
+        change: What to do.
+
+    Returns:
+        The run and how many seconds it took; None after a dry run.
+
+    Raises:
+        AxonError: It failed; the servers' diagnoses have been shown.
+    """
+    from axon_tasks.deploy.preview import preview
+    from axon_tasks.deploy.run import Options
+    from axon_tasks.deploy.timeline import Recorder
+    from axon_tasks.report import console
+    from axon_tasks.report import plan as shown
+
+    recorder = Recorder(
+        command=command_line().replace(" --dry-run", ""), folder=None if flags.dry_run else project.root
+    )
+    options = Options(
+        now=flags.now, wait=flags.wait, sequential=flags.sequential, command=recorder.command,
+        run_id=recorder.run_id, wait_lock=flags.patience, hosts_file=flags.hosts_file,
+    )  # fmt: skip
+    if flags.dry_run:
+        planned = preview(project, environment, options, versioned=False)
+        change.unknown(planned)
+        console.write_line(sys.stdout, shown.text(planned, change.steps(planned), change.title))
+        return None
+    began = time.monotonic()
+    run = run_plan(project, environment, options, recorder, change.steps)
+    for text in run.warnings:
+        console.write_line(sys.stderr, f"Warning: {console.one_line(text)}")
+    return run, time.monotonic() - began
 
 
 def run_plan(

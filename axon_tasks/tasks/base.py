@@ -110,6 +110,22 @@ def whole(text: str, flag: str, *, digits: int = 4) -> int | None:
     return int(text)
 
 
+def release_id(text: str, flag: str, *, hint: str | None = None) -> str:
+    """The id of a release; empty if it was left out.
+
+    Args:
+        text: What was typed.
+        flag: After which flag, for the message.
+        hint: What to type or to look at next.
+
+    Raises:
+        UsageError: It is none.
+    """
+    if text and not re.fullmatch(r"[0-9]{1,18}", text, re.ASCII):
+        raise UsageError(f"--{flag}={text}: the id of a release is needed, which is a number.", hint=hint)
+    return text
+
+
 def must_be_writable(out: Path, *paths: Path) -> None:
     """Tell before a long run, and not after it, if its results cannot be written; nothing new is left.
 

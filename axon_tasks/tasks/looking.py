@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING
 
 from axon_tasks.errors import AxonError, UsageError
-from axon_tasks.tasks.base import Context, duration, environments, one_environment, task, whole
+from axon_tasks.tasks.base import Context, duration, environments, one_environment, release_id, task, whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,7 +68,6 @@ def status(
     from axon_tasks.remote import Fleet
     from axon_tasks.report import status as report
 
-    looking.only_of(chosen, only)
     with Fleet(project) as fleet:
         if watch:
             _watch(lambda: _told(fleet, project, chosen, only), pause)
@@ -115,8 +114,9 @@ def health(
 ) -> None:
     """Check the health of what serves.
 
-    Directly and through nginx: one request to each container of an environment on its app server, and on each system server as many through nginx
-    as there are app servers. Each is told with status and time, and with what was answered if it is not healthy.
+    Directly and through nginx: one request to each container of an environment on its app server, and on each system
+    server as many through nginx as there are app servers. Each is told with status and time, and with what was answered
+    if it is not healthy.
 
     Exit code 0 if everything that gets traffic is healthy, 1 if something is not, 4 if a server cannot be reached.
     --json has the shape of axon_tasks/report/schemas/health.json.
@@ -131,7 +131,6 @@ def health(
     from axon_tasks.remote import Fleet
     from axon_tasks.report import health as report
 
-    looking.only_of(chosen, only)
     with Fleet(project) as fleet:
         looks = looking.look(fleet, project, chosen, only)
     _say(report.as_json(looks) if json else report.text(looks))
@@ -154,24 +153,23 @@ def stats(
 ) -> None:
     """Show what each container uses.
 
-    Processor, memory, processes, network, and how often it was restarted, as `docker stats` measures it over some seconds, on all app servers at the same time. --json has the shape of
-    axon_tasks/report/schemas/stats.json.
+    Processor, memory, processes, network, and how often it was restarted, as `docker stats` measures it over some
+    seconds, on all app servers at the same time. --json has the shape of axon_tasks/report/schemas/stats.json.
 
     Examples:
         fab stats --env=prod
         fab stats --all --json
     """
     project, chosen = _chosen(env, hosts_file, everything=all)
-    from axon_tasks.deploy import looking
     from axon_tasks.deploy import stats as using
+    from axon_tasks.deploy.problems import raise_all
     from axon_tasks.remote import Fleet
     from axon_tasks.report import stats as report
 
-    looking.only_of(chosen, only)
     with Fleet(project) as fleet:
         found = using.look(fleet, chosen, only)
     _say(report.as_json(found) if json else report.table(found))
-    looking.raise_all(error for one in found for error in one.errors.values())
+    raise_all(error for one in found for error in one.errors.values())
 
 
 @task(
@@ -204,9 +202,9 @@ def logs(
 ) -> None:
     """Show the logs of the application and of nginx.
 
-    From all servers, in the order of time. Each line begins with its server and its release, or with the log of nginx that it stands in. The order is that of
-    the times in the lines, which are those of each server's clock. --json: one object per line, of the shape of
-    axon_tasks/report/schemas/logs.json.
+    From all servers, in the order of time. Each line begins with its server and its release, or with the log of nginx
+    that it stands in. The order is that of the times in the lines, which are those of each server's clock. --json: one
+    object per line, of the shape of axon_tasks/report/schemas/logs.json.
 
     A server that cannot be reached is named at the end, and the others are shown all the same; the exit code is 4 then.
 
@@ -219,11 +217,9 @@ def logs(
     """
     project, environment = one_environment(env, hosts_file)
     from axon_tasks.deploy import logs as reading
-    from axon_tasks.deploy import looking
     from axon_tasks.remote import Fleet
     from axon_tasks.report import logs as report
 
-    looking.only_of([environment], only)
     wanted = _wanted_lines(service, tail, since, grep, release)
     lines = report.Lines(sys.stdout, timestamps=timestamps, as_json=json)
     with Fleet(project) as fleet:
@@ -245,7 +241,7 @@ def _follow(following: Following, lines: Lines) -> None:
     Raises:
         AxonError: Something could not be read; it was told when it was noticed.
     """
-    from axon_tasks.errors import UnreachableError
+    from axon_tasks.deploy.problems import exit_code
 
     told: set[str] = set()
     try:
@@ -260,10 +256,9 @@ def _follow(following: Following, lines: Lines) -> None:
     except KeyboardInterrupt:
         pass
     if told:
-        unreachable = any(isinstance(one, UnreachableError) for one in following.errors.values())
-        code = UnreachableError.exit_code if unreachable else None
         raise AxonError(
-            f"Not everything was shown: see above what is wrong with {', '.join(sorted(told))}.", code=code
+            f"Not everything was shown: see above what is wrong with {', '.join(sorted(told))}.",
+            code=exit_code(list(following.errors.values())),
         )
 
 
@@ -283,8 +278,6 @@ def _wanted_lines(service: str, tail: str, since: str, grep: str, release: str) 
             f"--service={service}: there is no such log.",
             hint=f"There are: {', '.join(texts.SERVICES)}, all.",
         )
-    if release and not re.fullmatch(r"[0-9]{1,18}", release, re.ASCII):
-        raise UsageError(f"--release={release}: the id of a release is needed, which is a number.")
     age, moment = _since(since)
     return Wanted(
         services=texts.SERVICES if "all" in names else names,
@@ -292,7 +285,7 @@ def _wanted_lines(service: str, tail: str, since: str, grep: str, release: str) 
         age=age,
         since=moment,
         pattern=_pattern(grep) if grep else None,
-        release=release,
+        release=release_id(release, "release"),
     )
 
 
@@ -328,9 +321,9 @@ def doctor(
 ) -> None:
     """Check what servers lack for a deploy.
 
-    And say what mends it: connection and host key, programs, clock, privileges, Docker and its free space, the place for state, nginx with its
-    includes and its own test, who listens on its ports, the certificate's end and domains, the environment's own ports,
-    and the env file. Nothing is changed.
+    And say what mends it: connection and host key, programs, clock, privileges, Docker and its free space, the place for
+    state, nginx with its includes and its own test, who listens on its ports, the certificate's end and domains, the
+    environment's own ports, and the env file. Nothing is changed.
 
     Exit code 0 if nothing failed (warnings are none), 1 if something did, 4 if a server cannot be reached. --json has
     the shape of axon_tasks/report/schemas/doctor.json.
@@ -342,12 +335,10 @@ def doctor(
     """
     project, chosen = _chosen(env, hosts_file, everything=all)
     from axon_tasks.deploy import doctor as checking
-    from axon_tasks.deploy import looking
     from axon_tasks.errors import UnreachableError
     from axon_tasks.remote import Fleet
     from axon_tasks.report import doctor as report
 
-    looking.only_of(chosen, only)
     with Fleet(project) as fleet:
         checks = checking.look(fleet, chosen, only)
     _say(report.as_json(checks) if json else report.text(sys.stdout, checks))
@@ -374,8 +365,9 @@ def diff(
 ) -> None:
     """Show what a deploy would change.
 
-    Image, how the container is run, its variables, nginx's files, app servers: what serves, as it was recorded when it was started and as it stands in nginx's files, against what hosts.yml says
-    now. Of variables it is only told whether they have changed. Nothing is changed.
+    Image, how the container is run, its variables, nginx's files, app servers: what serves, as it was recorded when it
+    was started and as it stands in nginx's files, against what hosts.yml says now. Of variables it is only told whether
+    they have changed. Nothing is changed.
 
     --json has the shape of axon_tasks/report/schemas/diff.json.
 

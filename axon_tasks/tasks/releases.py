@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import re
 import sys
-import time
 
 from axon_tasks.errors import UsageError
-from axon_tasks.tasks.alone import run_plan
-from axon_tasks.tasks.base import Context, duration, one_environment, task, whole
-from axon_tasks.tasks.deploy import HELP, command_line
-
-_ENV = "Environment of hosts.yml to work on; required."
+from axon_tasks.tasks.alone import FLAGS, Change, Flags, perform
+from axon_tasks.tasks.base import Context, one_environment, release_id, task, whole
 
 
 @task(
     help={
-        "env": _ENV,
+        "env": FLAGS["env"],
         "limit": "How many releases, and with --audit how many lines. Default: 20.",
         "audit": "Show the audit log instead: who did what, when.",
         "json": "Print JSON instead of text.",
-        "hosts_file": HELP["hosts_file"],
+        "hosts_file": FLAGS["hosts_file"],
     }
 )
 def history(
@@ -64,12 +59,8 @@ def history(
 
 
 @task(
-    help={name: HELP[name] for name in ("now", "wait", "wait_lock", "sequential", "hosts_file")}
-    | {
-        "env": _ENV,
-        "to": "Release to go back to, or forward again, as fab history lists it. Default: the one before.",
-        "dry_run": "Print the plan and the scripts, and contact nothing.",
-    }
+    help=FLAGS
+    | {"to": "Release to go back to, or forward again, as fab history lists it. Default: the one before."}
 )
 def rollback(
     _c: Context,
@@ -97,34 +88,15 @@ def rollback(
     Exit codes: as those of fab deploy.
     """
     project, environment = one_environment(env, hosts_file)
-    patience = duration(wait_lock or "0", "wait-lock")
-    if to and not re.fullmatch(r"[0-9]{1,18}", to, re.ASCII):
-        raise UsageError(
-            f"--to={to}: the id of a release is needed, which is a number.",
-            hint=f"See which there are: fab history --env={environment.name}",
-        )
-    from axon_tasks.deploy import rollback as rolling
-    from axon_tasks.deploy.preview import preview
-    from axon_tasks.deploy.run import Options
-    from axon_tasks.deploy.timeline import Recorder
-    from axon_tasks.report import console
-    from axon_tasks.report import plan as shown
-
-    recorder = Recorder(
-        command=command_line().replace(" --dry-run", ""), folder=None if dry_run else project.root
+    flags = Flags.given(
+        now=now, wait=wait, wait_lock=wait_lock, sequential=sequential, dry_run=dry_run, hosts_file=hosts_file
     )
-    options = Options(
-        now=now, wait=wait, sequential=sequential, command=recorder.command, run_id=recorder.run_id,
-        wait_lock=patience, hosts_file=hosts_file,
-    )  # fmt: skip
-    if dry_run:
-        planned = preview(project, environment, options, versioned=False)
-        rolling.unknown(planned)
-        title = f"roll {environment.name} back to {f'release {to}' if to else 'the release before'}"
-        console.write_line(sys.stdout, shown.text(planned, rolling.steps(planned, to), title))
-        return
-    began = time.monotonic()
-    run = run_plan(project, environment, options, recorder, lambda run: rolling.steps(run, to))
-    for text in run.warnings:
-        console.write_line(sys.stderr, f"Warning: {console.one_line(text)}")
-    console.write_line(sys.stdout, console.summary(run, time.monotonic() - began))
+    release_id(to, "to", hint=f"See which there are: fab history --env={environment.name}")
+    from axon_tasks.deploy import rollback as rolling
+    from axon_tasks.report import console
+
+    title = f"roll {environment.name} back to {f'release {to}' if to else 'the release before'}"
+    change = Change(title, lambda run: rolling.steps(run, to), rolling.unknown)
+    done = perform(project, environment, flags, change)
+    if done:
+        console.write_line(sys.stdout, console.summary(*done))

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import io
 import json
-import random
 import time
 from typing import TYPE_CHECKING
 
-from axon_tasks.config import load
 from axon_tasks.deploy import comparing, doctor, logs, looking, stats, variables
 from axon_tasks.lab.hostile import answers as told
-from axon_tasks.lab.hostile.config import BASE, document
 from axon_tasks.lab.hostile.outcome import Outcome, attempt
-from axon_tasks.lab.hostile.values import is_printable
+from axon_tasks.lab.hostile.playing import CHANNEL, Player
 from axon_tasks.report import comparing as shown_comparison
 from axon_tasks.report import doctor as shown_doctor
 from axon_tasks.report import health as shown_health
@@ -26,30 +23,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from axon_tasks.config import Environment, Project
     from axon_tasks.lab.hostile.values import Canaries
     from axon_tasks.remote import Batch
-
-CHANNEL = "outputs"
 
 Answers = dict[str, "str | bytes"]
 
 
-class Looks:
-    """Plays servers.
-
-    Args:
-        outcome: Where it is noted.
-        canaries: Makes the texts.
-        folder: For `hosts.yml`.
-        most: How many answers a section is given; None for all.
-    """
+class Looks(Player):
+    """Plays servers to everything that only looks."""
 
     def __init__(self, outcome: Outcome, canaries: Canaries, folder: Path, most: int | None = None) -> None:
-        self._outcome = outcome
-        (folder / "hosts.yml").write_bytes(document(BASE))
-        self._project: Project = load(folder / "hosts.yml", {})
-        self._environment: Environment = self._project.environment("prod")
+        super().__init__(outcome, canaries, folder, most)
         sound = told.sound(self._environment)
         place = f"{self._environment.name}: "
         self._sound: Answers = {
@@ -57,9 +41,6 @@ class Looks:
             **{place + label: text for label, text in sound.items()},
             **_more(place),
         }
-        self._hostile = list(told.hostile(canaries))
-        self._chance = random.Random(0)
-        self._most = most
 
     def all(self) -> None:
         """Every answer in every place that reads one."""
@@ -87,17 +68,11 @@ class Looks:
                 answers = {**self._sound, label: text}
                 attempt(self._outcome, CHANNEL, f"{name} {label}: {case}", work, batches, answers)
 
-    def _fitting(self, label: str) -> list[tuple[str, str | bytes]]:
-        """The answers for a label: rows of `docker ps` where those are read, the rest everywhere."""
-        rows = label.endswith("containers")
-        fitting = [one for one in self._hostile if rows or not one[0].startswith("docker ps")]
-        return fitting if self._most is None else self._chance.sample(fitting, min(self._most, len(fitting)))
-
     def _look(self, batches: Mapping[str, Batch], answers: Answers) -> None:
         seen = looking.unseen(self._project, self._environment)
         for server, batch in batches.items():
             looking.take(seen, server, told.answered(batch, server, answers, {}))
-        _show(shown_status.table([seen]), shown_health.text([seen]), *looking.unhealthy(seen))
+        self._show(shown_status.table([seen]), shown_health.text([seen]), *looking.unhealthy(seen))
         _parse(shown_status.as_json([seen]), shown_health.as_json([seen]))
         looking.check([seen])
 
@@ -106,7 +81,7 @@ class Looks:
         used = stats.Used(
             "prod", stats.read(self._environment, "app1", told.answered(batch, "app1", answers, {}))
         )
-        _show(shown_stats.table([used]))
+        self._show(shown_stats.table([used]))
         _parse(shown_stats.as_json([used]))
 
     def _doctor(self, batches: Mapping[str, Batch], answers: Answers) -> None:
@@ -118,7 +93,7 @@ class Looks:
                 [self._environment],
             )
         ]
-        _show(shown_doctor.text(io.StringIO(), checks))
+        self._show(shown_doctor.text(io.StringIO(), checks))
         _parse(shown_doctor.as_json(checks))
 
     def _diff(self, batches: Mapping[str, Batch], answers: Answers) -> None:
@@ -126,7 +101,7 @@ class Looks:
         for server, batch in batches.items():
             comparing.take(known, self._environment, server, told.answered(batch, server, answers, {}))
         found = comparing.conclude(self._project, self._environment, known, "")
-        _show(shown_comparison.text(io.StringIO(), found))
+        self._show(shown_comparison.text(io.StringIO(), found))
         _parse(shown_comparison.as_json(found))
 
     def _logs(self, batches: Mapping[str, Batch], answers: Answers) -> None:
@@ -143,13 +118,13 @@ class Looks:
             for line in [*reader.feed(b"2026-11-25T10:00:00.000000000Z " + data), *reader.end()]:
                 shown_logs.Lines(stream, timestamps=True).write(line)
                 _parse(shown_logs.document(line))
-            _show(stream.getvalue())
+            self._show(stream.getvalue())
 
     def _variables(self, data: bytes) -> None:
         files = variables.Files(self._environment)
         text = data.decode("utf-8", errors="replace")
         files.files["app1"] = variables.parsed("app1", "/srv/env", text)
-        _show(shown_variables.table(files))
+        self._show(shown_variables.table(files))
         _parse(shown_variables.as_json(files))
 
 
@@ -184,12 +159,6 @@ def _more(place: str) -> Answers:
         "variables": f"environment={'c' * 64}\n",
         "clock": "1795600860 +0000\n",
     }
-
-
-def _show(*texts: str) -> None:
-    """What is shown to people must only be shown."""
-    for text in texts:
-        assert is_printable(text), f"shown as it came: {text[:200]!r}"
 
 
 def _parse(*texts: str) -> None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import io
-import random
 from typing import TYPE_CHECKING
 
-from axon_tasks.config import load
 from axon_tasks.deploy import alone, background, cleaning, history, plan, rollback, runner
 from axon_tasks.deploy.engine import Report, Result
 from axon_tasks.deploy.preview import Nobody
@@ -15,8 +13,8 @@ from axon_tasks.deploy.run import Deployment, Options
 from axon_tasks.deploy.servers import Servers
 from axon_tasks.errors import AxonError
 from axon_tasks.lab.hostile import answers as told
-from axon_tasks.lab.hostile.config import BASE, document
 from axon_tasks.lab.hostile.outcome import Outcome, attempt
+from axon_tasks.lab.hostile.playing import CHANNEL, Player
 from axon_tasks.lab.hostile.rendered import harmless
 from axon_tasks.lab.hostile.values import is_printable
 from axon_tasks.remote import jobs
@@ -29,12 +27,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from axon_tasks.config import Environment, Project
     from axon_tasks.deploy.engine import Step
     from axon_tasks.lab.hostile.values import Canaries
     from axon_tasks.remote import Batch, BatchResult
-
-CHANNEL = "outputs"
 
 #: A failure, a timeout, a lock that is taken, a switch that is broken, an unknown command, no end at all.
 CODES: tuple[int | None, ...] = (1, 30, 54, 64, 66, 75, 124, 127, 137, 255, None)
@@ -86,26 +81,12 @@ class Echo(Servers):
         return report
 
 
-class Outputs:
-    """Plays servers.
-
-    Args:
-        outcome: Where it is noted.
-        canaries: Makes the texts.
-        folder: For `hosts.yml`.
-        most: How many answers a section is given; None for all.
-    """
+class Outputs(Player):
+    """Plays servers to everything that changes something, and to what is told about it."""
 
     def __init__(self, outcome: Outcome, canaries: Canaries, folder: Path, most: int | None = None) -> None:
-        self._outcome = outcome
-        self._canaries = canaries
-        (folder / "hosts.yml").write_bytes(document(BASE))
-        self._project: Project = load(folder / "hosts.yml", {})
-        self._environment: Environment = self._project.environment("prod")
+        super().__init__(outcome, canaries, folder, most)
         self._sound = told.sound(self._environment)
-        self._hostile = list(told.hostile(canaries))
-        self._chance = random.Random(0)
-        self._most = most
 
     def all(self) -> None:
         """Every answer in every place that reads one."""
@@ -347,17 +328,6 @@ class Outputs:
         assert all(is_printable(one) for one in answer.unsuccessful), "a state that a terminal obeys"
 
     # --- helpers -------------------------------------------------------------------------------------------------------
-
-    def _fitting(self, label: str) -> list[tuple[str, str | bytes]]:
-        """The answers for a label: rows of `docker ps` where those are read, the rest everywhere."""
-        rows = label == "containers"
-        fitting = [one for one in self._hostile if rows or not one[0].startswith("docker ps")]
-        return fitting if self._most is None else self._chance.sample(fitting, min(self._most, len(fitting)))
-
-    @staticmethod
-    def _show(text: str) -> None:
-        """What is shown to people must only be shown."""
-        assert is_printable(text), f"shown as it came: {text[:200]!r}"
 
     @staticmethod
     def _harmless(scripts: Sequence[str]) -> None:
