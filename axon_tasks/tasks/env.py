@@ -17,7 +17,7 @@ from axon_tasks.errors import AxonError, UsageError
 from axon_tasks.tasks.base import Context, confirmed, ended_like_ctrl_c, one_environment, say, task
 
 if TYPE_CHECKING:
-    from axon_tasks.config import Environment
+    from axon_tasks.config import Environment, Project
     from axon_tasks.deploy.variables import Difference, EnvFile, Files
     from axon_tasks.remote import Fleet
 
@@ -46,7 +46,8 @@ def show(_c: Context, env: str = "", only: str = "", json: bool = False, hosts_f
         fab env.show --env=prod --json
     """
     project, environment = one_environment(env, hosts_file)
-    from axon_tasks.deploy import executing, looking, variables
+    from axon_tasks.deploy import executing, variables
+    from axon_tasks.deploy.problems import raise_all
     from axon_tasks.remote import Fleet
     from axon_tasks.report import variables as report
 
@@ -56,7 +57,7 @@ def show(_c: Context, env: str = "", only: str = "", json: bool = False, hosts_f
         with Fleet(project) as fleet:
             found = variables.read(fleet, environment, only)
     say(report.as_json(found) if json else report.table(found))
-    looking.raise_all(found.errors.values())
+    raise_all(found.errors.values())
 
 
 @task(
@@ -111,7 +112,7 @@ def set_(
             for server, one in found.files.items()
         }
         written = _write(fleet, found, wanted, yes=yes or is_piped, dry_run=dry_run)
-    _restart(c, environment, hosts_file, written=written, wanted=restart)
+    _restart(c, project, environment, hosts_file, written=written, wanted=restart and not dry_run)
 
 
 def _value(key: str) -> str:
@@ -177,7 +178,7 @@ def push(
     with Fleet(project) as fleet:
         found = _read(fleet, environment, only)
         written = _write(fleet, found, dict.fromkeys(found.files, new), yes=yes, dry_run=dry_run)
-    _restart(c, environment, hosts_file, written=written, wanted=restart)
+    _restart(c, project, environment, hosts_file, written=written, wanted=restart and not dry_run)
 
 
 def _local(file: str) -> EnvFile:
@@ -215,9 +216,9 @@ def edit(
 ) -> None:
     """Edit the env file of the app servers.
 
-    With your editor: a copy that only you can read is opened in $VISUAL, $EDITOR or vi, and removed afterwards. It is checked; which
-    variables come, change and go is shown; then it is replaced in one piece, mode 0600, and a restart without a gap is
-    offered. The files of the app servers must be the same; --only takes one of them.
+    With your editor: a copy that only you can read is opened in $VISUAL, $EDITOR or vi, and removed afterwards. It is
+    checked; which variables come, change and go is shown; then it is replaced in one piece, mode 0600, and a restart
+    without a gap is offered. The files of the app servers must be the same; --only takes one of them.
 
     Examples:
         fab env.edit --env=prod
@@ -238,7 +239,7 @@ def edit(
         before = found.same()
         new = _edited(before)
         written = _write(fleet, found, dict.fromkeys(found.files, new), yes=yes, dry_run=False)
-    _restart(c, environment, hosts_file, written=written, wanted=restart, ask=not yes)
+    _restart(c, project, environment, hosts_file, written=written, wanted=restart, ask=not yes)
 
 
 def _edited(before: EnvFile | None) -> EnvFile:
@@ -291,10 +292,11 @@ def _read(fleet: Fleet, environment: Environment, only: str) -> Files:
     Raises:
         AxonError: One is not.
     """
-    from axon_tasks.deploy import looking, variables
+    from axon_tasks.deploy import variables
+    from axon_tasks.deploy.problems import raise_all
 
     found = variables.read(fleet, environment, only)
-    looking.raise_all(found.errors.values())
+    raise_all(found.errors.values())
     return found
 
 
@@ -327,26 +329,31 @@ def _write(fleet: Fleet, found: Files, wanted: dict[str, EnvFile], *, yes: bool,
 
 
 def _restart(
-    c: Context, environment: Environment, hosts_file: str, *, written: bool, wanted: bool, ask: bool = False
+    c: Context,
+    project: Project,
+    environment: Environment,
+    hosts_file: str,
+    *,
+    written: bool,
+    wanted: bool,
+    ask: bool = False,
 ) -> None:
     """Bring what was written into force, or say how."""
     from axon_tasks.tasks.acting import restart
 
     # What was written before and never came into force does so now: an earlier restart may have failed.
-    is_due = written or (wanted and _is_pending(environment, hosts_file))
+    is_due = written or (wanted and _is_pending(project, environment))
     if is_due and (wanted or (ask and confirmed("Restart now, without a gap?"))):
         restart(c, env=environment.name, hosts_file=hosts_file)
     elif written:
         say(f"It comes into force with the next deploy, or now: fab restart --env={environment.name}")
 
 
-def _is_pending(environment: Environment, hosts_file: str) -> bool:
+def _is_pending(project: Project, environment: Environment) -> bool:
     """Whether what serves was started with other variables than it would be now."""
-    from axon_tasks.config import load
     from axon_tasks.deploy import comparing
     from axon_tasks.remote import Fleet
 
-    project = load(hosts_file or None)
     with Fleet(project) as fleet:
         found = comparing.compare(fleet, project, environment)
     comparing.check(found)

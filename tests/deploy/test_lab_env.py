@@ -102,7 +102,7 @@ def test_a_file_is_pushed(product: Product, file: str, tmp_path: Path) -> None:
     local = tmp_path / "new.env"
     local.write_text("A=3\nC=4\n")
     words = ("env.push", "--env=prod", f"--file={local}")
-    said = product.fab(*words, "--dry-run")
+    said = product.fab(*words, "--dry-run", "--restart")
     assert (0, "A=1\nB=2\n") == (said.returncode, there(product, file)[0]), said.stderr
     assert (
         f"{file} on app1:\n  + C\n  ~ A\n  - B\n{file} on app2:\n  + A\n  + C\nNothing was written."
