@@ -196,6 +196,9 @@ def _attach(fleet: Fleet, place: Place) -> None:
         raise AxonError(f"{place.server}: it ended with exit code {code}.", code=code)
 
 
+_NOBODY = "Nobody reads the output any more."
+
+
 class ReaderGoneError(AxonError):
     """Nobody reads what is said any more."""
 
@@ -215,11 +218,18 @@ class Voices:
         self._servers = [place.server for place in places]
         self._rest: dict[tuple[str, str], bytes] = {}
         self._guard = threading.Lock()
+        self._is_heard = True
         self.said: dict[tuple[str, str], bytearray] = {}
 
     def hear(self, place: Place, stream: str, data: bytes) -> None:
-        """Take what was said at one place."""
+        """Take what was said at one place.
+
+        Raises:
+            ReaderGoneError: Nobody reads it any more; each place hears of that by itself.
+        """
         with self._guard:
+            if not self._is_heard:
+                raise ReaderGoneError(_NOBODY)
             if self._collect:
                 self.said.setdefault((place.server, stream), bytearray()).extend(data)
             elif self._alone:
@@ -243,7 +253,9 @@ class Voices:
 
         target = sys.stdout if stream == "stdout" else sys.stderr
         if target.isatty():
-            _must_be_heard(target, console.write(target, sanitize(data.decode("utf-8", errors="replace"))))
+            self._must_be_heard(
+                target, console.write(target, sanitize(data.decode("utf-8", errors="replace")))
+            )
             return
         try:
             target.buffer.write(data)
@@ -252,7 +264,7 @@ class Voices:
             # Not to be taken for a failure of the connection, which is one, too.
             if error.errno != errno.EPIPE:
                 raise AxonError(f"The output cannot be written: {error.strerror}.") from None
-            _must_be_heard(target, False)
+            self._must_be_heard(target, False)
 
     def _line(self, server: str, stream: str, line: bytes) -> None:
         from axon_tasks.remote import sanitize
@@ -263,20 +275,20 @@ class Voices:
         colour = COLOURS[self._servers.index(server) % len(COLOURS)]
         prefix = console.style(target, f"{server:<{self._width}} |", colour)
         text = f"{prefix} {sanitize(line.decode('utf-8', errors='replace'))}"
-        _must_be_heard(target, console.write_line(target, text))
+        self._must_be_heard(target, console.write_line(target, text))
 
+    def _must_be_heard(self, stream: TextIO, is_heard: bool) -> None:
+        """End what nobody listens to any more.
 
-def _must_be_heard(stream: TextIO, is_heard: bool) -> None:
-    """End what nobody listens to any more.
+        Raises:
+            ReaderGoneError: Nobody does.
+        """
+        from axon_tasks.report import console
 
-    Raises:
-        ReaderGoneError: Nobody does.
-    """
-    from axon_tasks.report import console
-
-    if not is_heard:
-        console.forget(stream)
-        raise ReaderGoneError("Nobody reads the output any more.")
+        if not is_heard:
+            self._is_heard = False
+            console.forget(stream)
+            raise ReaderGoneError(_NOBODY)
 
 
 def _say_json(environment: Environment, ended: Sequence[Ended], voices: Voices) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -127,8 +128,29 @@ def test_ctrl_c_ends_a_command_on_the_servers(shop: Product) -> None:
     wait_for(lambda: said.text.count("begun") == 3, said)
     running.send_signal(signal.SIGINT)
     assert 130 == running.wait(15)
-    for server in ("edge1", "app1", "app2"):
-        wait_for(lambda: not shop.lab.exec(server, "pgrep -f '[s]leep 4321'", check=False).stdout, server)  # noqa: B023
+    until_gone(shop, "sleep 4321", "edge1", "app1", "app2")
+
+
+@pytest.mark.parametrize("only", ["edge1", "edge1,app1,app2"])
+def test_a_reader_who_has_had_enough_ends_it(shop: Product, only: str) -> None:
+    """Like `| head`: whatever runs on, at all places it ends when nobody reads what is said any more."""
+    flags = ("exec", "--env=prod", "--host", f"--only={only}", f"--hosts-file={shop.write()}")
+    with subprocess.Popen(
+        shop.command(*flags, "--", "yes", f"of-{shop.name}"), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as running:
+        assert running.stdout is not None
+        assert f"of-{shop.name}" in running.stdout.readline().decode()
+        running.stdout.close()
+        assert 0 == running.wait(60)
+        assert b"" == (running.stderr.read() if running.stderr else b"")
+    until_gone(shop, f"yes of-{shop.name}", *only.split(","))
+
+
+def until_gone(product: Product, words: str, *servers: str) -> None:
+    """Wait until no program of that command line runs on any of these servers."""
+    # In brackets, the first letter does not find the shell that looks for it.
+    look = f"pgrep -f '[{words[0]}]{words[1:]}'"
+    wait_for(lambda: not any(product.lab.exec(one, look, check=False).stdout for one in servers), words)
 
 
 def restarted(product: Product, *flags: str) -> Any:
