@@ -22,6 +22,9 @@ REGISTRY_PASSWORD = "secret"  # of a registry that only this machine can reach
 #: Where sshd listens when a delay proxy stands before it.
 SSHD_BEHIND_PROXY = 2222
 
+#: Where a bare host has the packages that were taken from it.
+MIRROR = "/var/lib/lab-mirror"
+
 #: The unprivileged login of every host but the registry.
 DEPLOY_USER = "deploy"
 DEPLOY_UID = 2000
@@ -40,7 +43,7 @@ class LabHost:
     Args:
         name: Its host name.
         address: Its IPv4 address on the lab's bridge.
-        role: `registry`, `system` (nginx), `app` (Docker) or `both` (nginx and Docker).
+        role: `registry`, `system` (nginx), `app` (Docker), `both` (nginx and Docker) or `bare` (nothing but sshd).
     """
 
     name: str
@@ -85,6 +88,8 @@ class HostFile:
 
 REGISTRY = LabHost("registry", "10.77.0.5", "registry")
 EDGE = LabHost("edge1", "10.77.0.10", "system")
+#: Servers that nobody has set up; they are there when they are started by name, until the lab is made anew.
+BARE = (LabHost("bare1", "10.77.0.31", "bare"), LabHost("bare2", "10.77.0.32", "bare"))
 
 
 def all_hosts(apps: int) -> list[LabHost]:
@@ -106,6 +111,7 @@ _SERVICES: dict[str, dict[str, list[str]]] = {
     "system": {**_SSHD, "nginx": ["nginx", "-g", "daemon off;"]},
     "app": {**_SSHD, "dockerd": ["dockerd"]},
     "both": {**_SSHD, "dockerd": ["dockerd"], "nginx": ["nginx", "-g", "daemon off;"]},
+    "bare": _SSHD,
 }
 
 #: Directories that start empty, on the machine's own file system: homes (nothing of the person who runs the lab is
@@ -115,6 +121,7 @@ _OWN: dict[str, list[str]] = {
     "system": ["/root", "/usr/local", "/home", "/srv"],
     "app": ["/root", "/usr/local", "/home", "/srv", "/var/lib/docker"],
     "both": ["/root", "/usr/local", "/home", "/srv", "/var/lib/docker"],
+    "bare": ["/root", "/usr/local", "/home", "/srv", "/var/lib/docker", "/var/lib/containerd", MIRROR],
 }
 
 #: What this machine has for itself and must not be found on a lab host.
@@ -266,16 +273,22 @@ def host_files(host: LabHost, hosts: list[LabHost], accounts: Accounts, secrets:
 
 
 def _login_files(host: LabHost, accounts: Accounts, secrets: Secrets) -> list[HostFile]:
+    files = [
+        HostFile("/etc/ssh/sshd_config", _SSHD_CONFIG),
+        HostFile("/etc/ssh/ssh_host_ed25519_key", secrets.host_keys[host.name], 0o600),
+        HostFile("/root/.ssh", None, 0o700),
+        HostFile("/root/.ssh/authorized_keys", secrets.client_public, 0o600),
+    ]
+    return files if host.role == "bare" else [*files, *_deploy_user_files(host, accounts, secrets)]
+
+
+def _deploy_user_files(host: LabHost, accounts: Accounts, secrets: Secrets) -> list[HostFile]:
     users = accounts.with_deploy_user(docker=host.has_docker)
     home = f"/home/{DEPLOY_USER}"
     return [
         HostFile("/etc/passwd", users.passwd),
         HostFile("/etc/group", users.group),
         HostFile("/etc/shadow", users.shadow, 0o640),
-        HostFile("/etc/ssh/sshd_config", _SSHD_CONFIG),
-        HostFile("/etc/ssh/ssh_host_ed25519_key", secrets.host_keys[host.name], 0o600),
-        HostFile("/root/.ssh", None, 0o700),
-        HostFile("/root/.ssh/authorized_keys", secrets.client_public, 0o600),
         HostFile(home, None, 0o755, DEPLOY_UID),
         HostFile(f"{home}/.ssh", None, 0o700, DEPLOY_UID),
         HostFile(f"{home}/.ssh/authorized_keys", secrets.client_public, 0o600, DEPLOY_UID),
@@ -302,7 +315,8 @@ def cgroup_name(lab: str) -> str:
     return f"axon-lab-{lab}"
 
 
-def _app_files(host: LabHost, lab: str) -> list[HostFile]:
+def docker_settings(host: LabHost, lab: str) -> HostFile:
+    """What makes Docker work in the lab; on a server that has none yet, its operator has put it there before."""
     daemon = {
         "insecure-registries": [NETWORK],
         # Containers outlive a restart of the daemon, as on servers where it is updated while they run.
@@ -310,9 +324,17 @@ def _app_files(host: LabHost, lab: str) -> list[HostFile]:
         "cgroup-parent": f"/{cgroup_name(lab)}/{host.name}",
         "max-concurrent-downloads": 3,
     }
+    return HostFile("/etc/docker/daemon.json", json.dumps(daemon, indent=2) + "\n")
+
+
+#: Debian's script that starts Docker reads this first. In a container not even root may raise limits, as it tries to.
+DOCKER_DEFAULTS = HostFile("/etc/default/docker", "# Written by the lab.\nulimit() { :; }\n")
+
+
+def _app_files(host: LabHost, lab: str) -> list[HostFile]:
     environment = "APP_NAME=shop\nAPP_ENV={name}\nGREETING=hello from the lab\n"
     return [
-        HostFile("/etc/docker/daemon.json", json.dumps(daemon, indent=2) + "\n"),
+        docker_settings(host, lab),
         *(
             HostFile(f"/srv/shop/.env.{name}", environment.format(name=name), 0o600, DEPLOY_UID)
             for name in ("prod", "staging")

@@ -23,10 +23,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from axon_tasks.errors import AxonError, UsageError
-from axon_tasks.lab import machine
+from axon_tasks.lab import bare, machine
 from axon_tasks.lab.hosts import (
+    BARE,
     DEFAULT_APPS,
+    DOCKER_DEFAULTS,
     MAX_APPS,
+    MIRROR,
     REGISTRY_PASSWORD,
     REGISTRY_PORT,
     REGISTRY_PORT_WITH_LOGIN,
@@ -37,6 +40,7 @@ from axon_tasks.lab.hosts import (
     Secrets,
     all_hosts,
     cgroup_name,
+    docker_settings,
     host_files,
     host_spec,
     sshd_port,
@@ -159,7 +163,7 @@ class Lab:
         Raises:
             UsageError: There is none of that name.
         """
-        for host in self.hosts:
+        for host in (*self.hosts, *BARE):
             if host.name == name:
                 return host
         raise UsageError(
@@ -213,7 +217,12 @@ class Lab:
             report("The lab is gone")
 
     def start(self, name: str, report: Report = _silent) -> None:
-        """Power one host on; it has the files that it had when it was stopped."""
+        """Power one host on; it has the files that it had when it was stopped.
+
+        Args:
+            name: Which one; the bare hosts, too, which `up` does not start and which are gone after the next `up`.
+            report: Called with one line when it answers.
+        """
         host = self.host(name)
         with machine.exclusive(report):
             self._host_up(host, self._secrets(), report)
@@ -225,6 +234,12 @@ class Lab:
             pid = self.pid(host.name)
             if pid is not None:
                 _kill(pid)
+
+    def discard(self, name: str) -> None:
+        """Power one host off and forget its files: the next start is its first."""
+        self.stop(name)
+        with machine.exclusive(_silent):
+            shutil.rmtree(STORE / self.host(name).name, ignore_errors=True)
 
     def start_service(self, name: str, service: str) -> None:
         """Start one program of a host (`nginx`, `dockerd`, `sshd`, …) and wait until it answers."""
@@ -339,7 +354,7 @@ class Lab:
         """The lab's keys: kept in its store as long as it exists, and handed to the project in `.lab/`."""
         keys = STORE / "keys"
         keys.mkdir(mode=0o700, exist_ok=True)
-        logins = [host for host in all_hosts(MAX_APPS) if host.has_ssh]
+        logins = [*BARE, *(host for host in all_hosts(MAX_APPS) if host.has_ssh)]
         for name in ["client", *(host.name for host in logins)]:
             if not (keys / name).exists():
                 comment = "axon-tasks lab" if name == "client" else name
@@ -361,7 +376,7 @@ class Lab:
         for source, target in (("client", self.key_file), ("client.pub", self.key_file.with_suffix(".pub"))):
             _write(target, (keys / source).read_text(encoding="ascii"))
         lines = []
-        for host in logins[: self.apps + 1]:
+        for host in logins[: len(BARE) + self.apps + 1]:
             kind, key = (keys / f"{host.name}.pub").read_text(encoding="ascii").split()[:2]
             lines.append(f"{host.address},{host.name} {kind} {key}\n")
         _write(self.known_hosts, "".join(lines))
@@ -402,7 +417,17 @@ class Lab:
         spec = host_spec(host, base, files, self.rtt, installed=installed.exists())
         _write(base / "spec.json", json.dumps(spec))
         self._launch(host, base)
+        if host.role == "bare" and not installed.exists():
+            self._strip(host, keys)
         installed.touch()
+
+    def _strip(self, host: LabHost, keys: Secrets) -> None:
+        """Take from a bare host what it has of this machine; how its Docker is to be run stays, for the day it has one."""
+        mirror = STORE / host.name / "own" / MIRROR.strip("/").replace("/", "-")
+        bare.strip(lambda script: self.exec(host.name, script).stdout, STORE / "packages", mirror)
+        for file in (docker_settings(host, keys.lab), DOCKER_DEFAULTS):
+            folder = file.path.rpartition("/")[0]
+            self.exec(host.name, f"mkdir -p {folder} && cat >{file.path}", stdin=file.text)
 
     @staticmethod
     def _launch(host: LabHost, base: Path) -> None:

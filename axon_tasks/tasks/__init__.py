@@ -48,6 +48,7 @@ def namespace() -> Collection:
         looking,
         prove,
         releases,
+        servers,
         steps,
         timeline,
         usage,
@@ -73,7 +74,7 @@ def namespace() -> Collection:
         bench.bench,
         prove.prove,
     )
-    for module in (steps, jobs, lock, env, config, lab):
+    for module in (steps, jobs, lock, env, servers, config, lab):
         collection.add_collection(module.namespace)
     # Reading the operator's terminal would swallow what a script pipes in, and feed it at 95 bytes a second.
     collection.configure({"run": {"in_stream": False}})
