@@ -283,6 +283,7 @@ class Servers:
         if result is None:
             self._recorder.end(span, outcome=outcome)
             return
+        self._recorder.hear(span, result.values())
         self._recorder.end(
             span,
             outcome=outcome,
@@ -318,10 +319,11 @@ class Servers:
         took = time.monotonic() - began
         outcome = "ok" if holds else "ended early" if self._aborted else "failed"
         self._recorder.end(span, outcome=outcome, round_trips=1, received=len(hold.said))
+        section = Section(batch.labels[0], stdout_bytes=hold.said, exit_code=0, duration=took)
+        self._recorder.hear(span, [section])
         if holds:
             with self._guard:
                 self.held.append(hold)
-            section = Section(batch.labels[0], stdout_bytes=hold.said, exit_code=0, duration=took)
             return BatchResult(batch.name, server, [section], duration=took, bytes_received=len(hold.said))
         try:
             return hold.pending.result()

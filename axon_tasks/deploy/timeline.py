@@ -19,7 +19,9 @@ from axon_tasks.errors import AxonError, UsageError
 from axon_tasks.remote.text import sanitize
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from axon_tasks.remote import Section
 
 #: Counts up when a reader of before would misunderstand the file.
 FORMAT = 1
@@ -127,6 +129,18 @@ class Timeline(NamedTuple):
         return max(span.started, self.info.seconds) if span.ended is None else span.ended
 
 
+class Heard(NamedTuple):
+    """What a run was told, beside when: kept in memory, and never in the file of the timeline.
+
+    Attributes:
+        sections: What servers answered, by the number of the batch's span.
+        told: What the person at the keyboard was told at the end: warnings, and why it failed.
+    """
+
+    sections: Mapping[int, Sequence[Section]]
+    told: Sequence[str]
+
+
 class TimelineError(AxonError):
     """A file of a run is missing, damaged, or newer than this program.
 
@@ -148,10 +162,16 @@ class Recorder:
         command: The command line.
         folder: The project's folder; None keeps everything in memory.
         clock: Gives seconds, and never goes back.
+        beside: Writes something more into the run's folder, each time that the timeline is written.
     """
 
     def __init__(
-        self, *, command: str, folder: Path | None = None, clock: Callable[[], float] = time.monotonic
+        self,
+        *,
+        command: str,
+        folder: Path | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        beside: Callable[[Timeline, Heard], None] | None = None,
     ) -> None:
         self.command = _cut(command)
         self._clock = clock
@@ -166,6 +186,9 @@ class Recorder:
         self._exit_code: int | None = None
         self._seconds: float | None = None
         self._who = ""
+        self._beside = beside
+        self._sections: dict[int, Sequence[Section]] = {}
+        self._told: list[str] = []
         self.run_id = f"{self._began:%Y%m%d-%H%M%S}-{os.getpid()}"
         self.path: Path | None = None
         if folder is not None:
@@ -258,17 +281,24 @@ class Recorder:
             self._spans.append(span)
             return span.id
 
-    def finish(self, *, outcome: str, exit_code: int) -> Path | None:
+    def hear(self, span: int, sections: Iterable[Section]) -> None:
+        """Note what a server has answered to the batch of a span."""
+        with self._guard:
+            self._sections[span] = tuple(sections)
+
+    def finish(self, *, outcome: str, exit_code: int, told: Iterable[str] = ()) -> Path | None:
         """End what is still open, and write the file.
 
         Args:
             outcome: The one of the whole run; open environments take it too, other open spans ended early.
             exit_code: The one of the program.
+            told: What the person at the keyboard is told now: warnings, and why it failed.
 
         Returns:
             The file, or None if it could not be written or nothing was to be kept.
         """
         with self._guard:
+            self._told += told
             if self._seconds is None:
                 self._seconds, self._outcome, self._exit_code = self.now(), outcome, exit_code
             for one in self._spans:
@@ -325,7 +355,12 @@ class Recorder:
         if self.path is None:
             return False
         with self._writing, contextlib.suppress(OSError):
-            replace_file(self.path, json.dumps(as_document(self.timeline())))
+            known = self.timeline()
+            replace_file(self.path, json.dumps(as_document(known)))
+            if self._beside:
+                with self._guard:
+                    heard = Heard(dict(self._sections), tuple(self._told))
+                self._beside(known, heard)
             return True
         return False
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from axon_tasks.errors import AxonError
 from axon_tasks.tasks.base import duration, ended_like_ctrl_c
-from axon_tasks.tasks.deploy import HELP, command_line, show_failure
+from axon_tasks.tasks.deploy import HELP, command_line, show_failure, show_transcript
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from axon_tasks.deploy.engine import Step
     from axon_tasks.deploy.run import Deployment, Options
     from axon_tasks.deploy.timeline import Recorder
+    from axon_tasks.report.transcript import Transcript
 
 
 #: What such a task is told, beside the environment and what is its own.
@@ -88,9 +89,13 @@ def perform(
     from axon_tasks.deploy.timeline import Recorder
     from axon_tasks.report import console
     from axon_tasks.report import plan as shown
+    from axon_tasks.report.transcript import Transcript
 
+    transcript = Transcript()
     recorder = Recorder(
-        command=command_line().replace(" --dry-run", ""), folder=None if flags.dry_run else project.root
+        command=command_line().replace(" --dry-run", ""),
+        folder=None if flags.dry_run else project.root,
+        beside=transcript.write,
     )
     options = Options(
         now=flags.now, wait=flags.wait, sequential=flags.sequential, command=recorder.command,
@@ -102,7 +107,7 @@ def perform(
         console.write_line(sys.stdout, shown.text(planned, change.steps(planned), change.title))
         return None
     began = time.monotonic()
-    run = run_plan(project, environment, options, recorder, change.steps)
+    run = run_plan(project, environment, options, recorder, transcript, change.steps)
     for text in run.warnings:
         console.write_line(sys.stderr, f"Warning: {console.one_line(text)}")
     return run, time.monotonic() - began
@@ -113,6 +118,7 @@ def run_plan(
     environment: Environment,
     options: Options,
     recorder: Recorder,
+    transcript: Transcript,
     plan_of: Callable[[Deployment], Sequence[Step]],
 ) -> Deployment:
     """Run a plan with its progress on the screen, and record how it ended.
@@ -122,6 +128,7 @@ def run_plan(
         environment: Where.
         options: What the command line says.
         recorder: Of this run.
+        transcript: Same; the recorder writes it.
         plan_of: Makes the plan.
 
     Raises:
@@ -131,6 +138,7 @@ def run_plan(
     from axon_tasks.deploy.connections import Connections
     from axon_tasks.report import live, outcome
 
+    transcript.hide(project, [environment])
     try:
         with (
             ended_like_ctrl_c(),
@@ -147,8 +155,10 @@ def run_plan(
                 lambda: screen.line(outcome.STOPPING),
             )
     except AxonError as failed:
-        recorder.finish(outcome="failed", exit_code=failed.code)
+        recorder.finish(outcome="failed", exit_code=failed.code, told=[str(failed)])
         show_failure(failed)
+        show_transcript(transcript, sys.stderr)
         raise
-    recorder.finish(outcome="ok", exit_code=0)
+    recorder.finish(outcome="ok", exit_code=0, told=[f"Warning: {text}" for text in run.warnings])
+    show_transcript(transcript, sys.stdout)
     return run

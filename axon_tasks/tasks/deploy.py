@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from axon_tasks.errors import AxonError, UsageError
 from axon_tasks.tasks.base import Context, duration, ended_like_ctrl_c, environments, task
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from axon_tasks.deploy.connections import Connections
     from axon_tasks.deploy.run import Options
     from axon_tasks.deploy.runner import Outcome
+    from axon_tasks.report.transcript import Transcript
 
 HELP = {
     "env": "Environment of hosts.yml to work on, or several: staging,prod; required.",
@@ -46,6 +47,14 @@ def show_failure(failed: AxonError) -> None:
         if isinstance(error, UnhealthyError):
             sys.stderr.write(f"\n{console.diagnosis(error.diagnosis)}\n")
     sys.stderr.write("\n")
+
+
+def show_transcript(transcript: Transcript, stream: TextIO) -> None:
+    """Where everything stands that was asked and said."""
+    from axon_tasks.report import console
+
+    if transcript.path:
+        console.write_line(stream, transcript.told())
 
 
 @task(help=HELP)
@@ -105,8 +114,10 @@ def deploy(
     from axon_tasks.deploy import inventory
     from axon_tasks.deploy.connections import Connections
     from axon_tasks.deploy.timeline import Recorder
+    from axon_tasks.report.transcript import Transcript
 
-    recorder = Recorder(command=command)
+    transcript = Transcript()
+    recorder = Recorder(command=command, beside=transcript.write)
     recalled = (None if sequential else inventory.recall(hosts_file, env, tag)) or inventory.NOTHING
     with (
         ended_like_ctrl_c(),
@@ -118,12 +129,13 @@ def deploy(
         project, chosen = environments(env, hosts_file, loaded.project if loaded else recalled.project)
         for environment in chosen:
             environment.image_reference(tag)  # a missing tag is told before any server is contacted
+        transcript.hide(project, chosen)
         recorder.keep_in(project.root)
         if not connections.lead_to(project) and loaded:
             inventory.remember(loaded)
         if not sequential:
             connections.open_early(server for one in chosen for server in one.servers)
-        _deploy(project, connections, chosen, options(command, recorder.run_id))
+        _deploy(project, connections, chosen, options(command, recorder.run_id), transcript)
 
 
 def _plans(project: Project, chosen: Sequence[Environment], options: Options, *, as_json: bool) -> str:
@@ -140,20 +152,29 @@ def _plans(project: Project, chosen: Sequence[Environment], options: Options, *,
 
 
 def _deploy(
-    project: Project, connections: Connections, chosen: Sequence[Environment], options: Options
+    project: Project,
+    connections: Connections,
+    chosen: Sequence[Environment],
+    options: Options,
+    transcript: Transcript,
 ) -> None:
     began, recorder = time.monotonic(), connections.recorder
     try:
         outcomes = _run(project, connections, chosen, options)
     except AxonError as error:
-        recorder.finish(outcome="failed", exit_code=error.code)
+        recorder.finish(outcome="failed", exit_code=error.code, told=[str(error)])
         raise
     from axon_tasks.report import console, outcome
 
-    failure = _failure(outcomes)
-    recorder.finish(outcome="failed" if failure else "ok", exit_code=failure.code if failure else 0)
-    for line in outcome.warnings(outcomes):
+    failure, warnings = _failure(outcomes), outcome.warnings(outcomes)
+    recorder.finish(
+        outcome="failed" if failure else "ok",
+        exit_code=failure.code if failure else 0,
+        told=[*warnings, *([str(failure)] if failure else [])],
+    )
+    for line in warnings:
         console.write_line(sys.stderr, line)
+    show_transcript(transcript, sys.stderr if failure else sys.stdout)
     if len(outcomes) > 1:
         console.write_line(sys.stdout, outcome.several(outcomes, time.monotonic() - began))
     elif failure is None:

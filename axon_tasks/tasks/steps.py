@@ -29,8 +29,12 @@ def _run(
     from axon_tasks.deploy.timeline import Recorder
     from axon_tasks.report import console, state
     from axon_tasks.report import plan as shown
+    from axon_tasks.report.transcript import Transcript
 
-    recorder = Recorder(command=command_line(), folder=None if dry_run else project.root)
+    transcript = Transcript()
+    recorder = Recorder(
+        command=command_line(), folder=None if dry_run else project.root, beside=transcript.write
+    )
     options = Options(
         tag=tag, now=now, command=recorder.command, run_id=recorder.run_id,
         wait_lock=patience, hosts_file=hosts_file,
@@ -40,7 +44,7 @@ def _run(
         title = f"the step {name} of {environment.name}"
         sys.stdout.write(shown.text(planned, alone.steps(planned, name), title) + "\n")
         return
-    run = run_plan(project, environment, options, recorder, lambda run: alone.steps(run, name))
+    run = run_plan(project, environment, options, recorder, transcript, lambda run: alone.steps(run, name))
     if name == "inspect":
         console.write_line(sys.stdout, state.inspection(run))
     elif name == "stage":

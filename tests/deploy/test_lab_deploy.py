@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import threading
@@ -19,6 +20,13 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.lab
 
 PROJECT = Path(__file__).resolve().parents[2]
+
+
+def transcript(product: Product, said: str) -> str:
+    """What stands in the file that a run has named, which nobody else can read."""
+    path = PROJECT / re.findall(r"(?m)^Transcript: (\S+)$", said)[-1]
+    assert (0o600, True) == (path.stat().st_mode & 0o777, path.is_relative_to(product.folder))
+    return path.read_text()
 
 
 def test_a_release_replaces_the_one_before(product: Product) -> None:
@@ -52,6 +60,10 @@ def test_a_release_that_never_gets_healthy_changes_nothing(product: Product) -> 
     ):
         assert word in failed.stderr
     assert "Traceback" not in failed.stderr
+    written = transcript(product, failed.stderr)
+    assert [True] * 3 == [
+        one in written for one in ("[health]", "database: connection refused", "failed, exit code 1\n")
+    ], written
 
 
 def test_no_request_fails_while_releases_change(product: Product) -> None:
@@ -135,7 +147,7 @@ def test_secrets_reach_the_container_and_nobody_else(product: Product, prod: dic
     ).stdout.splitlines()
     kept = product.lab.exec("edge1", f"cat /var/lib/axon/{product.name}/prod/releases/*").stdout
     assert f"TOKEN={value}" in inside
-    assert "s3cr" not in kept + done.stdout + done.stderr
+    assert "s3cr" not in kept + done.stdout + done.stderr + transcript(product, done.stdout)
 
 
 def test_classic_way_keeps_a_site_of_somebody_else(product: Product, prod: dict[str, Any]) -> None:
