@@ -158,6 +158,11 @@ def test_new_servers_are_made_ready(new: Product) -> None:
         input="GREETING=hello\n", capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert 0 == pushed.returncode, pushed.stderr
+    lock = "/var/lib/axon/ports.lock"
+    on(new, APP, f"touch {lock}; chown root {lock}")
+    examined = new.fab("doctor", "--env=prod")
+    assert (1, True) == (examined.returncode, f"may not write in {lock}" in examined.stdout), examined.stdout
+    on(new, APP, f"chown deploy {lock}")
     examined = new.fab("doctor", "--env=prod")
     assert (0, True) == (examined.returncode, ", 0 failed" in examined.stdout), examined.stdout
     for tag in ("v1", "v2"):

@@ -13,11 +13,17 @@ doctor_host() {
     tell client "$doctor_tool"
 }
 
-# doctor_state: whether this user may keep the state of the environment here.
+# doctor_state: whether this user may keep the state of the environment here, and choose its ports among those of others.
 doctor_state() {
-    doctor_place=$state
-    while [ ! -e "$doctor_place" ]; do doctor_place=${doctor_place%/*}; [ -n "$doctor_place" ] || doctor_place=/; done
-    if [ -d "$doctor_place" ] && [ -w "$doctor_place" ]; then tell writable yes; else tell writable "$doctor_place"; fi
+    doctor_lock=${state%/*/*}/ports.lock
+    for doctor_place in "$state" "$doctor_lock"; do
+        while [ ! -e "$doctor_place" ]; do doctor_place=${doctor_place%/*}; [ -n "$doctor_place" ] || doctor_place=/; done
+        if [ ! -w "$doctor_place" ]; then
+            tell writable "$doctor_place"
+            return
+        fi
+    done
+    tell writable yes
 }
 
 # listener PORT: the inode of the socket that listens on a port, or nothing.
