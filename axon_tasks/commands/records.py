@@ -54,7 +54,7 @@ def settle_journal(environment: Environment) -> str:
 
 def audit(environment: Environment, record: Mapping[str, Any] | Learnt) -> str:
     """Note in the audit log who has done what."""
-    keys = ("deployed_at", "deployed_by", "action", "id", "image")
+    keys = ("deployed_at", "deployed_by", "action", "id", "image", "message")
     if isinstance(record, Learnt):
         line: str = record
     else:

@@ -33,7 +33,11 @@ class Finding(NamedTuple):
 
 def findings(seen: Look) -> list[Finding]:
     """All that is not as it should be, servers in the order of `hosts.yml`."""
-    found = [one for rule in (_nginx, _files, _traffic, _records, _answers, _releases) for one in rule(seen)]
+    found = [
+        one
+        for rule in (_nginx, _files, _traffic, _maintenance, _records, _answers, _releases)
+        for one in rule(seen)
+    ]
     order = {name: number for number, name in enumerate(seen.environment.servers)}
     return sorted(dict.fromkeys(found), key=lambda one: order.get(one.server, len(order)))
 
@@ -91,6 +95,20 @@ def _traffic(seen: Look) -> Iterator[Finding]:
                 and not any(seen.server_of(one) == name for one in told.targets)
             ):
                 yield Finding(server, f"sends no requests to {name}", f"A deploy adds it: {_deploy(seen)}")
+
+
+def _maintenance(seen: Look) -> Iterator[Finding]:
+    """Maintenance is on at all system servers, or at none."""
+    on = [server for server, told in seen.system.items() if told.facts.maintenance]
+    if on and len(on) < len(seen.system):
+        for server in seen.system:
+            if server not in on:
+                name = seen.environment.name
+                yield Finding(
+                    server,
+                    f"maintenance is off, and on at {', '.join(on)}",
+                    f"To have it so everywhere: fab maintenance --env={name} --on, or --off",
+                )
 
 
 def _dead_target(seen: Look, server: str, target: str) -> Iterator[Finding]:

@@ -141,12 +141,17 @@ def stage_step(run: Deployment, needs: tuple[str, ...]) -> Step:
         batch=batch,
         condition="where nginx's files must change",
         timeout=lambda: SHORT,
-        check=_check_stage,
+        check=check_stage,
         learn=learn,
     )
 
 
-def _check_stage(server: str, result: BatchResult) -> None:
+def check_stage(server: str, result: BatchResult) -> None:
+    """Judge what nginx says of the candidate files.
+
+    Raises:
+        StepFailedError: It refuses them.
+    """
     section = result["nginx_test"]
     if not section.ok:
         told = "\n    ".join(map(sanitize, section.stderr.strip().splitlines()[-8:]))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from axon_tasks.commands import docker, nginx, records
 from axon_tasks.commands.shell import Learnt
-from axon_tasks.deploy import background, problems, repeating
+from axon_tasks.deploy import background, maintaining, problems, repeating
 from axon_tasks.deploy.converging import towards
 from axon_tasks.deploy.engine import Report, Step
 from axon_tasks.deploy.locking import must_hold
@@ -46,6 +46,8 @@ def switch_step(run: Deployment, needs: tuple[str, ...], *, recorded: bool = Tru
 
     def learn(results: Mapping[str, BatchResult]) -> Report:
         run.switched, run.uncertain = True, False
+        if any(told.maintenance for told in run.system.values()) and not run.options.end_maintenance:
+            run.warnings.append(maintaining.goes_on(run.environment))
         reloaded = "" if run.environment.switch == "slots" else ", nginx reloaded"
         return Report(f"slot {run.wanted().slot} serves{reloaded}", durations(results))
 

@@ -126,6 +126,27 @@ def release_id(text: str, flag: str, *, hint: str | None = None) -> str:
     return text
 
 
+def plain_text(text: str, flag: str, longest: int) -> str:
+    """A message on one line, for others to read.
+
+    Args:
+        text: What was typed.
+        flag: After which flag, for the message.
+        longest: The most characters that it may have.
+
+    Raises:
+        UsageError: It is empty, too long, or contains what is no text.
+    """
+    told = " ".join(text.split())
+    if not told:
+        raise UsageError(f"--{flag} is empty.", hint=f"For example: --{flag}='Back at 6 pm UTC.'")
+    if len(told) > longest:
+        raise UsageError(f"--{flag} has {len(told)} characters: at most {longest} are kept.")
+    if not told.isprintable():
+        raise UsageError(f"--{flag} contains characters that cannot be printed.")
+    return told
+
+
 def must_be_writable(out: Path, *paths: Path) -> None:
     """Tell before a long run, and not after it, if its results cannot be written; nothing new is left.
 
