@@ -30,7 +30,12 @@ def write_release(environment: Environment, release: str, record: Mapping[str, A
     )
 
 
-def note_release(environment: Environment, release: str, record: Mapping[str, Any]) -> str:
+def write_current(environment: Environment, release: str) -> str:
+    """Note which release serves, where no switch does that."""
+    return script("write_current", ("records",), state=_state(environment), release=release)
+
+
+def note_release(environment: Environment, release: str, record: Mapping[str, Any] | Learnt) -> str:
     """Keep the record of a release that does not serve."""
     return script(
         "note_release", ("records",), state=_state(environment), release=release, record=text(record)

@@ -46,6 +46,25 @@ def _deploy(seen: Look) -> str:
     return f"fab deploy --env={seen.environment.name}"
 
 
+def _sync(seen: Look) -> str:
+    return f"fab sync --env={seen.environment.name}"
+
+
+def _mend(seen: Look) -> str:
+    """What brings traffic in line: a sync where one release runs on all app servers, else a deploy."""
+    running = [
+        {
+            one.container.release
+            for one in seen.app[name].running
+            if one.container.running and one.container.slot
+        }
+        for name in seen.environment.app
+        if name in seen.app
+    ]
+    everywhere = set.intersection(*running) if running else set()
+    return _sync(seen) if everywhere else _deploy(seen)
+
+
 def _nginx(seen: Look) -> Iterator[Finding]:
     """It runs, and reads what this tool writes; no run has ended half-way."""
     place = seen.environment.nginx
@@ -60,7 +79,7 @@ def _nginx(seen: Look) -> Iterator[Finding]:
             yield Finding(
                 server,
                 f"a run{f' ({told.facts.journal})' if told.facts.journal else ''} did not come back while it switched",
-                f"The next one completes it or takes it back: {_deploy(seen)}",
+                f"The next one completes it or takes it back: {_sync(seen)}",
             )
 
 
@@ -72,8 +91,13 @@ def _files(seen: Look) -> Iterator[Finding]:
             if nginx.is_changed_by_hand(text, seen.environment):
                 path = f"{seen.environment.nginx.directory}/{kind}/{name}.conf"
                 yield Finding(
-                    server, f"{path} was changed by hand", f"The next deploy writes it anew: {_deploy(seen)}"
+                    server, f"{path} was changed by hand", f"To have it written anew: {_sync(seen)}"
                 )
+            # With `switch: reload`, the site may be anywhere.
+            is_wanted = kind == "upstreams" or seen.environment.switch == "slots"
+            if told.facts.current and not text and is_wanted:
+                path = f"{seen.environment.nginx.directory}/{kind}/{name}.conf"
+                yield Finding(server, f"{path} is not there", f"To have it written anew: {_sync(seen)}")
 
 
 def _traffic(seen: Look) -> Iterator[Finding]:
@@ -84,7 +108,7 @@ def _traffic(seen: Look) -> Iterator[Finding]:
             yield Finding(
                 server,
                 f"sends requests to {_listed(told.targets)}, and {first} to {_listed(seen.system[first].targets)}",
-                f"A deploy makes them agree: {_deploy(seen)}",
+                f"To make them agree: {_mend(seen)}",
             )
         for target in told.targets:
             yield from _dead_target(seen, server, target)
@@ -94,7 +118,7 @@ def _traffic(seen: Look) -> Iterator[Finding]:
                 and name in seen.app
                 and not any(seen.server_of(one) == name for one in told.targets)
             ):
-                yield Finding(server, f"sends no requests to {name}", f"A deploy adds it: {_deploy(seen)}")
+                yield Finding(server, f"sends no requests to {name}", f"To have it added: {_mend(seen)}")
 
 
 def _maintenance(seen: Look) -> Iterator[Finding]:
@@ -117,7 +141,7 @@ def _dead_target(seen: Look, server: str, target: str) -> Iterator[Finding]:
         yield Finding(
             server,
             f"sends requests to {target}, which is no app server of hosts.yml",
-            f"A deploy leaves it out: {_deploy(seen)}",
+            f"To have it left out: {_mend(seen)}",
         )
     elif name in seen.app:
         there = [one for one in seen.app[name].running if seen.target(name, one.container.port) == target]
@@ -134,7 +158,7 @@ def _dead_target(seen: Look, server: str, target: str) -> Iterator[Finding]:
 def _revive(seen: Look, there: list[Running]) -> str:
     if there:
         return f"See why: docker logs {there[0].container.name}; go back: fab rollback --env={seen.environment.name}"
-    return f"Deploy again: {_deploy(seen)}"
+    return f"To send them to what runs: {_mend(seen)}"
 
 
 def _listed(targets: tuple[str, ...]) -> str:
@@ -150,12 +174,12 @@ def _records(seen: Look) -> Iterator[Finding]:
             yield Finding(
                 server,
                 f"release {current} is recorded as the one that serves, and traffic goes to {', '.join(sorted(releases))}",
-                f"The next deploy records what serves: {_deploy(seen)}",
+                f"To record what serves: {_sync(seen)}",
             )
         if current and not told.targets:
             yield Finding(
                 server, f"release {current} is recorded as the one that serves, and nginx sends requests to nobody",
-                f"Deploy again: {_deploy(seen)}",
+                f"To send them to what runs: {_mend(seen)}",
             )  # fmt: skip
 
 

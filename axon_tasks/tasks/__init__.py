@@ -51,6 +51,7 @@ def namespace() -> Collection:
         releases,
         steps,
         timeline,
+        upkeep,
         usage,
     )
 
@@ -69,6 +70,7 @@ def namespace() -> Collection:
         acting.exec_,
         acting.restart,
         maintenance.maintenance,
+        upkeep.sync,
         timeline.timeline,
         cleanup.cleanup,
         demo.demo,
