@@ -71,6 +71,7 @@ def namespace() -> Collection:
         acting.restart,
         maintenance.maintenance,
         upkeep.sync,
+        upkeep.delete,
         timeline.timeline,
         cleanup.cleanup,
         demo.demo,

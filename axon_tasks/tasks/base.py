@@ -191,6 +191,24 @@ def confirmed(question: str) -> bool:
         return False
 
 
+def typed(question: str, wanted: str) -> bool:
+    """Have something typed on the terminal, to the letter.
+
+    Args:
+        question: In one line.
+        wanted: What must be typed.
+
+    Raises:
+        UsageError: There is no terminal to type on.
+    """
+    if not sys.stdin.isatty():
+        raise UsageError(f"{question} There is no terminal to ask on.", hint="Add --yes if you are sure.")
+    try:
+        return input(f"{question}\nTo go on, type {wanted}: ").strip() == wanted
+    except EOFError:
+        return False
+
+
 #: What `c` is in a task: typed loosely because Invoke's Context has no useful types.
 Context = Any
 

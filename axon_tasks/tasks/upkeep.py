@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 
+from axon_tasks.errors import AxonError
 from axon_tasks.tasks.alone import FLAGS, Change, Flags, perform
-from axon_tasks.tasks.base import Context, one_environment, release_id, task
+from axon_tasks.tasks.base import Context, one_environment, release_id, task, typed
 
 _HELP = {name: FLAGS[name] for name in ("env", "wait_lock", "sequential", "dry_run", "hosts_file")}
 
@@ -61,3 +62,55 @@ def sync(
     if done:
         run, took = done
         console.write_line(sys.stdout, report.text(run, wanted, took))
+
+
+@task(help=_HELP | {"yes": "Do not ask."})
+def delete(
+    _c: Context,
+    env: str = "",
+    yes: bool = False,
+    wait_lock: str = "",
+    sequential: bool = False,
+    dry_run: bool = False,
+    hosts_file: str = "",
+) -> None:
+    """Remove an environment from its servers.
+
+    nginx's two files, with a test and a reload, and back if nginx refuses; then its containers, which are stopped in their
+    stop timeout and not drained; its networks and the images of its repository that nobody else uses there; at last its
+    state, with records, jobs and lock. In that order, so that one that was cut off can be done again. Nothing of another
+    product or environment is touched. Env files, volumes and nginx's logs stay and are named. It asks for the full name,
+    PRODUCT-ENVIRONMENT, to be typed.
+
+    Examples:
+        fab delete --env=staging --dry-run
+        fab delete --env=staging
+        fab delete --env=staging --yes     (in a script)
+
+    Exit codes: 0 done; 1 failed, and it serves as before, or it was not confirmed; 2 wrong usage or configuration; 3 locked
+    by somebody else; 4 a server cannot be reached; 5 it is removed in part: do it again.
+    """
+    project, environment = one_environment(env, hosts_file)
+    flags = Flags.given(
+        now=False,
+        wait=False,
+        wait_lock=wait_lock,
+        sequential=sequential,
+        dry_run=dry_run,
+        hosts_file=hosts_file,
+    )
+    from axon_tasks.deploy import deleting
+    from axon_tasks.report import console
+    from axon_tasks.report import deleting as report
+
+    name = deleting.full_name(environment)
+    question = f"{name} is going to be removed from {', '.join(environment.servers)}: {environment.domain} serves no more."
+    if not dry_run and not yes and not typed(question, name):
+        raise AxonError("Nothing was removed: the name was not typed.")
+    what = deleting.Deletion()
+    change = Change(f"delete {name}", lambda run: deleting.steps(run, what), deleting.unknown)
+    done = perform(project, environment, flags, change)
+    if done:
+        console.write_line(
+            sys.stdout, f"Done in {done[1]:.2f} s: {name} is no more\n{report.text(environment, what)}"
+        )
