@@ -17,8 +17,8 @@ from axon_tasks.deploy.release import utc_now, who
 if TYPE_CHECKING:
     from axon_tasks.commands.shell import Learnt
 
-#: Characters of a message.
-LONGEST = 500
+#: Characters of a message: in JSON that is less than what a script reads of a note (sh/base.sh).
+LONGEST = 300
 _TOLD = re.compile(r"(-?\d{1,15}) (.*)", re.ASCII | re.DOTALL)
 
 

@@ -34,7 +34,7 @@ replace_file() {
 # plain file, nothing.
 read_note() {
     if [ ! -f "$1" ] || [ -L "$1" ]; then return; fi
-    head -c 8000 "$1" 2>/dev/null | head -n 1 | tr -cd ' -~'
+    head -c 4000 "$1" 2>/dev/null | head -n 1 | tr -cd ' -~'
 }
 
 # tell_note KEY FILE: that note, behind its age in seconds: by the clock of this server, the others may be wrong.
