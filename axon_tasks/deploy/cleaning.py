@@ -202,11 +202,11 @@ def _lock(fleet: Fleet, environment: Environment, options: Options) -> Hold:
     if hold.wait():
         return hold
     section = hold.pending.result()["lock"]
-    taken, note = locking.taken_by(section), locking.held_by(section)
+    taken, hold_note = locking.taken_by(section), locking.held_by(section)
     if taken is not None:
         raise LockedError(_busy(taken))
-    if note is not None:
-        raise LockedError(_held(note))
+    if hold_note is not None:
+        raise LockedError(_held(hold_note))
     told = sanitize((section.stderr or section.stdout).strip()[-300:])
     raise AxonError(f"{server}: cannot take the lock of {environment.name}: {told}")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from axon_tasks.commands import naming, nginx
-from axon_tasks.deploy import notes, noting, problems
+from axon_tasks.deploy import facts, notes, noting, problems
 from axon_tasks.deploy.engine import Report, Step
 from axon_tasks.deploy.inspecting import inspect_step
 from axon_tasks.deploy.locking import lock_step, must_hold
@@ -343,7 +343,7 @@ def look(fleet: Fleet, environment: Environment) -> tuple[dict[str, Note | None]
                 raise outcome.error
             section = outcome.value["state"]
             problems.must(server, "reading the state", section)
-            found[server] = notes.parse(problems.facts.pairs(section.stdout).get("maintenance", ""))
+            found[server] = notes.parse(facts.pairs(section.stdout).get("maintenance", ""))
         except AxonError as error:
             errors[server] = error
     return found, errors

@@ -8,10 +8,12 @@ import re
 import shutil
 import socket
 import subprocess
+import tempfile
 import threading
 import time
 from contextlib import contextmanager
 from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,7 +23,6 @@ from axon_tasks.config import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from axon_tasks.config import Environment, Project
 
@@ -208,9 +209,9 @@ def a_site(
     """A connection through nginx to an application, and the state directory in which nginx looks for flags."""
     if shutil.which("nginx") is None:
         pytest.skip("NOT RUN: nginx is not installed: apt-get install nginx")
-    state = folder / "state"
-    state.mkdir()
-    folder.chmod(0o755)
+    # pytest's own directories are closed to nginx's workers.
+    state = Path(tempfile.mkdtemp())
+    state.chmod(0o755)
     prod = project.environment("prod")
     prod = prod._replace(health=prod.health._replace(path=health))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Echo) as application:
@@ -223,6 +224,7 @@ def a_site(
             client = http.client.HTTPConnection("127.0.0.1", edge, timeout=30)
             yield client, state
             client.close()
+            shutil.rmtree(state)
         application.shutdown()
 
 
