@@ -28,11 +28,11 @@ maintain() {
     fail 62 "nginx ${maintain_told:-cannot be told, because $state cannot be written}; everything is as it was before"
 }
 
-# maintain_keep: keeps what is there now.
+# maintain_keep: keeps what is there now; the page only where it is going to be another one.
 maintain_keep() {
     (umask 077 && mkdir "$maintain_kept") &&
         keep_file "$state/maintenance" "$maintain_kept/note" &&
-        keep_file "$state/$maintenance_page" "$maintain_kept/page" &&
+        { [ -z "$maintenance_note" ] || keep_file "$state/$maintenance_page" "$maintain_kept/page"; } &&
         printf '%s\n' "$run" >"$maintain_kept/run"
 }
 
