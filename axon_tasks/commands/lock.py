@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 #: it sends as a sign of life and gets back.
 HELD, GIVE_BACK, ALIVE = "locked=yes", "bye", "alive="
 
-#: Exit statuses: somebody else has the lock; no sign of life came; the token is not the owner's; nobody knows who has it.
-TAKEN, EXPIRED, NOT_THE_OWNER, UNKNOWN_HOLDER = 75, 76, 77, 78
+#: Exit statuses: somebody else has the lock; no sign of life came; the token is not the owner's; nobody knows who has it;
+#: somebody holds the environment; nobody does.
+TAKEN, EXPIRED, NOT_THE_OWNER, UNKNOWN_HOLDER, ON_HOLD, NOT_ON_HOLD = 75, 76, 77, 78, 79, 80
 
 
 def _state(environment: Environment) -> str:
@@ -38,6 +39,7 @@ def hold(environment: Environment, owner: dict[str, Any], *, wait: float = 0, ex
         state=_state(environment),
         flag=naming.flag_file(environment.product, environment.name),
         owner=json.dumps(owner, sort_keys=True),
+        heeds=1,
         lock_wait=centiseconds(wait),
         lock_expiry=max(1, round(expiry)),
     )
@@ -46,6 +48,27 @@ def hold(environment: Environment, owner: dict[str, Any], *, wait: float = 0, ex
 def look(environment: Environment) -> str:
     """Whether somebody has the lock, or has not finished; takes nothing."""
     return script("tell_lock", ("lock",), state=_state(environment))
+
+
+def acquire(environment: Environment, note: str, line: str) -> str:
+    """Hold the environment against every run, for longer than the script lives; exit TAKEN or ON_HOLD if that cannot be.
+
+    Args:
+        environment: Which one.
+        note: Who does it and why, for others to read.
+        line: What the audit log is to say.
+    """
+    return script(
+        "lock_acquire && audit", ("lock", "records"), state=_state(environment), heeds=1, lock_wait=0,
+        note=note, line=line,
+    )  # fmt: skip
+
+
+def release(environment: Environment, line: str) -> str:
+    """Hold the environment no longer; exit NOT_ON_HOLD if nobody did. Parameters are those of `acquire`."""
+    return script(
+        "lock_release && audit", ("lock", "records"), state=_state(environment), heeds=0, lock_wait=0, line=line
+    )  # fmt: skip
 
 
 def take_away(environment: Environment, token: str, line: str) -> str:

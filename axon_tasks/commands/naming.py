@@ -21,6 +21,15 @@ def flag_file(product: str, environment: str) -> str:
     return f"{state_directory(product, environment)}/slot_b"
 
 
+#: The file whose existence means that maintenance is on, and the page that is answered then, beside it.
+MAINTENANCE_FILE, MAINTENANCE_PAGE = "maintenance", "maintenance.html"
+
+
+def maintenance_flag(product: str, environment: str) -> str:
+    """The file whose existence means that maintenance is on; nginx looks for it at every request."""
+    return f"{state_directory(product, environment)}/{MAINTENANCE_FILE}"
+
+
 def config_name(product: str, environment: str) -> str:
     """The base name of the environment's two nginx files."""
     return f"{product}-{environment}"

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import ipaddress
 import re
 from importlib import resources
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import unquote
 
 from axon_tasks.commands import naming, records
 from axon_tasks.commands.docker import probe_values
@@ -21,6 +23,10 @@ if TYPE_CHECKING:
 
 #: Answered on loopback only, through the same decision as any request: by which app server.
 PROBE_PATH = "/.well-known/axon/probe"
+#: Where the page is that is answered while maintenance is on; nobody can ask for it.
+MAINTENANCE_PATH = "/.well-known/axon/maintenance"
+#: Answered on loopback only: 200 if maintenance is on, else 404.
+MAINTENANCE_PROBE = "/.well-known/axon/maintenance-flag"
 
 
 def target(address: str, port: int) -> str:
@@ -60,7 +66,7 @@ def _templates() -> Templates:
 
 
 #: What the templates know of an environment, beside the backends: whatever decides about the files.
-SETTINGS = ("product", "name", "domain", "aliases", "tls", "nginx", "switch", "health_host")
+SETTINGS = ("product", "name", "domain", "aliases", "tls", "nginx", "switch", "health_host", "maintenance")
 
 
 def header(environment: Environment) -> str:
@@ -106,6 +112,14 @@ class Wanted(NamedTuple):
             "variable": "axon_" + re.sub(r"[^a-z0-9]", "_", f"{environment.product}_{environment.name}"),
             "flag": naming.flag_file(environment.product, environment.name),
             "probe_path": PROBE_PATH,
+            "state": naming.state_directory(environment.product, environment.name),
+            "maintenance_flag": naming.maintenance_flag(environment.product, environment.name),
+            "maintenance_page": naming.MAINTENANCE_PAGE,
+            "maintenance_path": MAINTENANCE_PATH,
+            "maintenance_probe": MAINTENANCE_PROBE,
+            "maintenance_file": naming.MAINTENANCE_FILE,
+            "retry_after": retry_after(environment),
+            "health_location": health_location(environment),
             "http2_directive": self.version >= (1, 25, 1),
             "acme_root": environment.nginx.acme_root or ("/var/www/html" if environment.tls else None),
         }
@@ -116,6 +130,33 @@ class Wanted(NamedTuple):
         told = {name: getattr(self.environment, name) for name in SETTINGS}
         decides = {**self.values(), "env": (told, self.environment.health.path)}
         return _digest(repr(decides) + "".join(map(_template, KINDS)))
+
+
+def retry_after(environment: Environment) -> int:
+    """Seconds after which clients may ask again while maintenance is on; whole ones (RFC 9110, section 10.2.3)."""
+    return max(1, round(environment.maintenance.retry_after))
+
+
+def health_location(environment: Environment) -> str:
+    """The path that is answered as always while maintenance is on; empty where there is none of its own.
+
+    The start page is none: maintenance would not show where it is looked for first. Nor is what cannot stand in quotes.
+    """
+    path = unquote(environment.health.path.partition("?")[0])
+    if path in {"/", PROBE_PATH, MAINTENANCE_PATH, MAINTENANCE_PROBE} or not re.fullmatch(
+        r"[ !#-\[\]-~]+", path, re.ASCII
+    ):
+        return ""
+    return path
+
+
+def has_maintenance(site: str, environment: Environment) -> bool:
+    """Whether a site file looks for the maintenance flag, and says what is said then; older ones of this tool do not."""
+    flag = naming.maintenance_flag(environment.product, environment.name)
+    told = f"add_header Retry-After {retry_after(environment)} always;"
+    return is_ours(site, environment) and all(
+        one in site for one in (f"if (-e {flag})", told, f"location = {MAINTENANCE_PROBE} {{")
+    )
 
 
 #: The two files, by the names of their templates.
@@ -187,6 +228,53 @@ def targets(environment: Environment, upstream: str, slot: str) -> tuple[str, ..
     named = naming.upstream_name(environment.product, environment.name, slot)
     is_there = re.search(rf"\bupstream\s+{re.escape(named)}\s*\{{", upstream)
     return upstream_targets(upstream, named if is_there else "")
+
+
+def present_backends(environment: Environment, upstream: str) -> tuple[Backend, ...]:
+    """The app servers that stand in an upstream file of this tool, with their two ports.
+
+    Args:
+        environment: Whose file.
+        upstream: Its content.
+
+    Raises:
+        ValueError: They cannot be read from it.
+    """
+    if environment.switch == "slots":
+        sides = [
+            upstream_targets(upstream, naming.upstream_name(environment.product, environment.name, slot))
+            for slot in naming.SLOTS
+        ]
+    else:
+        block = re.sub(r"#[^\n]*", "", upstream)
+        found = re.findall(r"\bserver\s+([^\s;]+)([^;]*);", block)
+        sides = [
+            tuple(one for one, words in found if ("backup" in words.split()) is is_backup)
+            for is_backup in (False, True)
+        ]
+    made = [Backend(*_joint(*map(_address_and_port, pair))) for pair in zip(*sides, strict=True) if any(pair)]
+    if not made:
+        raise ValueError("no app server stands in it")
+    return tuple(made)
+
+
+def _address_and_port(text: str) -> tuple[str, int]:
+    """Take a target of nginx's files apart.
+
+    Raises:
+        ValueError: It is no address with a port.
+    """
+    address, _, port = text.rpartition(":")
+    address = address.removeprefix("[").removesuffix("]")
+    if not re.fullmatch(r"[0-9]{1,5}", port, re.ASCII):
+        raise ValueError(f"{text[:60]!a} is no address with a port")
+    return str(ipaddress.ip_address(address)), int(port)
+
+
+def _joint(a: tuple[str, int], b: tuple[str, int]) -> tuple[str, tuple[int, int]]:
+    if a[0] != b[0]:
+        raise ValueError(f"{a[0]} and {b[0]} are not the same app server")
+    return a[0], (a[1], b[1])
 
 
 def is_changed_by_hand(text: str, environment: Environment) -> bool:
@@ -262,6 +350,60 @@ def stage(environment: Environment, files: Files) -> str:
     return script(
         "shadow_test", ("nginx",), **_place(environment), upstream_text=files.upstream, site_text=files.site
     )
+
+
+def page(message: str) -> str:
+    """The page that is answered while maintenance is on, with a message of plain text."""
+    from jinja2 import Environment, StrictUndefined
+
+    templates = Environment(undefined=StrictUndefined, autoescape=True, keep_trailing_newline=True)
+    place = resources.files("axon_tasks.commands") / "templates" / "maintenance.html.j2"
+    return templates.from_string(place.read_text(encoding="utf-8")).render(message=message)
+
+
+def install(environment: Environment, files: Files) -> str:
+    """Have nginx load the files, with a reload, or put the previous ones back; what serves stays."""
+    return script(
+        "install_files", ("nginx", "switch", "maintain"), **_place(environment),
+        upstream_text=files.upstream, site_text=files.site,
+    )  # fmt: skip
+
+
+def maintain(environment: Environment, run: str, note: str, message: str = "") -> str:
+    """Have nginx answer with the maintenance page, or no more, and prove it from the outside; or put it back.
+
+    Args:
+        environment: Whose site.
+        run: The id of the run, by which `maintain_back` knows what it may take back.
+        note: What is kept of who does it; empty to end it.
+        message: What the page says.
+    """
+    return script(
+        "maintain", ("http", "nginx", "maintain"), **_maintain(environment, run),
+        maintenance_note=note, maintenance_text=page(message) if note else "",
+    )  # fmt: skip
+
+
+def maintain_back(environment: Environment, run: str) -> str:
+    """Take back what `maintain` has done in this run, and nothing else."""
+    return script("maintain_back", ("nginx", "maintain"), **_maintain(environment, run))
+
+
+def maintained(environment: Environment, run: str) -> str:
+    """Forget what `maintain_back` would need: all system servers have done it."""
+    return script("maintain_forget", ("maintain",), **_maintain(environment, run))
+
+
+def _maintain(environment: Environment, run: str) -> dict[str, str | float]:
+    return {
+        "state": naming.state_directory(environment.product, environment.name),
+        "maintenance_page": naming.MAINTENANCE_PAGE,
+        "run": run or "-",
+        "http_port": environment.nginx.http_port,
+        "probe_path": MAINTENANCE_PROBE,
+        "probe_timeout": f"{environment.health.probe_timeout:g}",
+        "domain": _name(environment),
+    }
 
 
 class Switch(NamedTuple):

@@ -30,7 +30,12 @@ def write_release(environment: Environment, release: str, record: Mapping[str, A
     )
 
 
-def note_release(environment: Environment, release: str, record: Mapping[str, Any]) -> str:
+def write_current(environment: Environment, release: str) -> str:
+    """Note which release serves, where no switch does that."""
+    return script("write_current", ("records",), state=_state(environment), release=release)
+
+
+def note_release(environment: Environment, release: str, record: Mapping[str, Any] | Learnt) -> str:
     """Keep the record of a release that does not serve."""
     return script(
         "note_release", ("records",), state=_state(environment), release=release, record=text(record)
@@ -54,7 +59,7 @@ def settle_journal(environment: Environment) -> str:
 
 def audit(environment: Environment, record: Mapping[str, Any] | Learnt) -> str:
     """Note in the audit log who has done what."""
-    keys = ("deployed_at", "deployed_by", "action", "id", "image")
+    keys = ("deployed_at", "deployed_by", "action", "id", "image", "message")
     if isinstance(record, Learnt):
         line: str = record
     else:

@@ -166,6 +166,7 @@ def _environment(kept: Mapping[str, Any], way: _Way, look_up: Callable[[_Way], S
         hooks=_optional(made.Hooks, kept["hooks"]),
         notify=_notify(kept["notify"], (*way, "notify"), look_up),
         drain=_made(made.Drain, kept["drain"]),
+        maintenance=_made(made.Maintenance, kept["maintenance"]),
         nginx=_made(made.Nginx, kept["nginx"]),
         ports=_made(made.PortRange, kept["ports"]),
     )

@@ -213,6 +213,14 @@ class DrainSettings(Settings):
     )
 
 
+class MaintenanceSettings(Settings):
+    """What clients are told while maintenance is on (`fab maintenance`)."""
+
+    retry_after: v.PositiveDuration = Field(
+        120.0, description="seconds after which clients may ask again (Retry-After), or a duration: 2m"
+    )
+
+
 class NginxSettings(Settings):
     """Where nginx is configured on the system servers, and how it proxies."""
 
@@ -288,6 +296,9 @@ class EnvironmentSettings(Settings):
     hooks: HooksSettings | None = Field(None, description="commands of this machine around a deploy")
     notify: NotifySettings | None = Field(None, description="whom to tell how a deploy has ended")
     drain: DrainSettings = Field(default_factory=DrainSettings, description="how the old release is let go")
+    maintenance: MaintenanceSettings = Field(
+        default_factory=MaintenanceSettings, description="what clients are told while maintenance is on"
+    )
     nginx: NginxSettings = Field(default_factory=NginxSettings, description="where nginx is configured")
     ports: PortRangeSettings = Field(
         default_factory=PortRangeSettings, description="ports on the app servers"

@@ -150,6 +150,12 @@ class Drain(NamedTuple):
     timeout: float
 
 
+class Maintenance(NamedTuple):
+    """What clients are told while maintenance is on: after how many seconds they may ask again."""
+
+    retry_after: float
+
+
 class Nginx(NamedTuple):
     """Where nginx is configured on the system servers, and how it proxies."""
 
@@ -190,6 +196,7 @@ class Environment(NamedTuple):
     hooks: Hooks | None
     notify: Notify | None
     drain: Drain
+    maintenance: Maintenance
     nginx: Nginx
     ports: PortRange
 
@@ -290,5 +297,6 @@ class Project(NamedTuple):
 
 #: What holds settings by name; any other tuple is a list.
 SETTINGS = (
-    Registry, Host, Tls, LogOptions, Container, Health, ReleaseCommand, Hooks, Notify, Drain, Nginx, PortRange, Environment, Project,
+    Registry, Host, Tls, LogOptions, Container, Health, ReleaseCommand, Hooks, Notify, Drain, Maintenance, Nginx,
+    PortRange, Environment, Project,
 )  # fmt: skip

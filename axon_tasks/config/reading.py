@@ -238,6 +238,7 @@ _MADE: dict[type[BaseModel], type[Any]] = {
     models.HooksSettings: project.Hooks,
     models.NotifySettings: project.Notify,
     models.DrainSettings: project.Drain,
+    models.MaintenanceSettings: project.Maintenance,
     models.NginxSettings: project.Nginx,
     models.PortRangeSettings: project.PortRange,
 }

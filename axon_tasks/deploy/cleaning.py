@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from axon_tasks.commands import cleanup, docker, lock
-from axon_tasks.deploy import background, facts, leftovers, locking, owner
+from axon_tasks.deploy import background, facts, leftovers, locking, notes, owner
 from axon_tasks.deploy.history import State, parse_states
 from axon_tasks.deploy.hold import Hold
 from axon_tasks.deploy.leftovers import Item, Left, Truth, plain
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from axon_tasks.config import Environment, Project
+    from axon_tasks.deploy.notes import Note
     from axon_tasks.deploy.owner import Owner
     from axon_tasks.remote import BatchResult, Connection
 
@@ -201,9 +202,11 @@ def _lock(fleet: Fleet, environment: Environment, options: Options) -> Hold:
     if hold.wait():
         return hold
     section = hold.pending.result()["lock"]
-    taken = locking.taken_by(section)
+    taken, hold_note = locking.taken_by(section), locking.held_by(section)
     if taken is not None:
         raise LockedError(_busy(taken))
+    if hold_note is not None:
+        raise LockedError(_held(hold_note))
     told = sanitize((section.stderr or section.stdout).strip()[-300:])
     raise AxonError(f"{server}: cannot take the lock of {environment.name}: {told}")
 
@@ -219,9 +222,16 @@ def _busy(taken: Owner) -> str:
     return f"{taken.command} by {taken.name} since {taken.since or 'a time that is not known'} runs"
 
 
+def _held(note: Note) -> str:
+    return f"it is held by {note.sentence}"
+
+
 def _seen_busy(environment: Environment, looks: Mapping[str, BatchResult]) -> str:
     result = looks.get(environment.system[0])
     told = facts.pairs(result[f"lock {environment.name}"].stdout) if result else {}
+    note = notes.parse(told.get("held", ""))
+    if note is not None:
+        return _held(note)
     return _busy(owner.parse(told["locked"])) if "locked" in told else ""
 
 

@@ -33,13 +33,36 @@ class Finding(NamedTuple):
 
 def findings(seen: Look) -> list[Finding]:
     """All that is not as it should be, servers in the order of `hosts.yml`."""
-    found = [one for rule in (_nginx, _files, _traffic, _records, _answers, _releases) for one in rule(seen)]
+    found = [
+        one
+        for rule in (_nginx, _files, _traffic, _maintenance, _records, _answers, _releases)
+        for one in rule(seen)
+    ]
     order = {name: number for number, name in enumerate(seen.environment.servers)}
     return sorted(dict.fromkeys(found), key=lambda one: order.get(one.server, len(order)))
 
 
 def _deploy(seen: Look) -> str:
     return f"fab deploy --env={seen.environment.name}"
+
+
+def _sync(seen: Look) -> str:
+    return f"fab sync --env={seen.environment.name}"
+
+
+def _mend(seen: Look) -> str:
+    """What brings traffic in line: a sync where one release runs on all app servers, else a deploy."""
+    running = [
+        {
+            one.container.release
+            for one in seen.app[name].running
+            if one.container.running and one.container.slot
+        }
+        for name in seen.environment.app
+        if name in seen.app
+    ]
+    everywhere = set.intersection(*running) if running else set()
+    return _sync(seen) if everywhere else _deploy(seen)
 
 
 def _nginx(seen: Look) -> Iterator[Finding]:
@@ -56,7 +79,7 @@ def _nginx(seen: Look) -> Iterator[Finding]:
             yield Finding(
                 server,
                 f"a run{f' ({told.facts.journal})' if told.facts.journal else ''} did not come back while it switched",
-                f"The next one completes it or takes it back: {_deploy(seen)}",
+                f"The next one completes it or takes it back: {_sync(seen)}",
             )
 
 
@@ -68,8 +91,13 @@ def _files(seen: Look) -> Iterator[Finding]:
             if nginx.is_changed_by_hand(text, seen.environment):
                 path = f"{seen.environment.nginx.directory}/{kind}/{name}.conf"
                 yield Finding(
-                    server, f"{path} was changed by hand", f"The next deploy writes it anew: {_deploy(seen)}"
+                    server, f"{path} was changed by hand", f"To have it written anew: {_sync(seen)}"
                 )
+            # With `switch: reload`, the site may be anywhere.
+            is_wanted = kind == "upstreams" or seen.environment.switch == "slots"
+            if told.facts.current and not text and is_wanted:
+                path = f"{seen.environment.nginx.directory}/{kind}/{name}.conf"
+                yield Finding(server, f"{path} is not there", f"To have it written anew: {_sync(seen)}")
 
 
 def _traffic(seen: Look) -> Iterator[Finding]:
@@ -80,7 +108,7 @@ def _traffic(seen: Look) -> Iterator[Finding]:
             yield Finding(
                 server,
                 f"sends requests to {_listed(told.targets)}, and {first} to {_listed(seen.system[first].targets)}",
-                f"A deploy makes them agree: {_deploy(seen)}",
+                f"To make them agree: {_mend(seen)}",
             )
         for target in told.targets:
             yield from _dead_target(seen, server, target)
@@ -90,7 +118,21 @@ def _traffic(seen: Look) -> Iterator[Finding]:
                 and name in seen.app
                 and not any(seen.server_of(one) == name for one in told.targets)
             ):
-                yield Finding(server, f"sends no requests to {name}", f"A deploy adds it: {_deploy(seen)}")
+                yield Finding(server, f"sends no requests to {name}", f"To have it added: {_mend(seen)}")
+
+
+def _maintenance(seen: Look) -> Iterator[Finding]:
+    """Maintenance is on at all system servers, or at none."""
+    on = [server for server, told in seen.system.items() if told.facts.maintenance]
+    if on and len(on) < len(seen.system):
+        for server in seen.system:
+            if server not in on:
+                name = seen.environment.name
+                yield Finding(
+                    server,
+                    f"maintenance is off, and on at {', '.join(on)}",
+                    f"To have it so everywhere: fab maintenance --env={name} --on, or --off",
+                )
 
 
 def _dead_target(seen: Look, server: str, target: str) -> Iterator[Finding]:
@@ -99,7 +141,7 @@ def _dead_target(seen: Look, server: str, target: str) -> Iterator[Finding]:
         yield Finding(
             server,
             f"sends requests to {target}, which is no app server of hosts.yml",
-            f"A deploy leaves it out: {_deploy(seen)}",
+            f"To have it left out: {_mend(seen)}",
         )
     elif name in seen.app:
         there = [one for one in seen.app[name].running if seen.target(name, one.container.port) == target]
@@ -116,7 +158,7 @@ def _dead_target(seen: Look, server: str, target: str) -> Iterator[Finding]:
 def _revive(seen: Look, there: list[Running]) -> str:
     if there:
         return f"See why: docker logs {there[0].container.name}; go back: fab rollback --env={seen.environment.name}"
-    return f"Deploy again: {_deploy(seen)}"
+    return f"To send them to what runs: {_mend(seen)}"
 
 
 def _listed(targets: tuple[str, ...]) -> str:
@@ -132,12 +174,12 @@ def _records(seen: Look) -> Iterator[Finding]:
             yield Finding(
                 server,
                 f"release {current} is recorded as the one that serves, and traffic goes to {', '.join(sorted(releases))}",
-                f"The next deploy records what serves: {_deploy(seen)}",
+                f"To record what serves: {_sync(seen)}",
             )
         if current and not told.targets:
             yield Finding(
                 server, f"release {current} is recorded as the one that serves, and nginx sends requests to nobody",
-                f"Deploy again: {_deploy(seen)}",
+                f"To send them to what runs: {_mend(seen)}",
             )  # fmt: skip
 
 

@@ -223,6 +223,7 @@ class SystemFacts(NamedTuple):
         unfinished: Whether a run was killed while it changed nginx's files there.
         journal: The run that was switching there and did not come back; empty if there is none.
         broken: What nginx says about its configuration, with everybody's files; empty if it would load it.
+        maintenance: What is kept of who turned maintenance on, and when; empty while it is off.
     """
 
     server: str
@@ -237,6 +238,7 @@ class SystemFacts(NamedTuple):
     unfinished: bool = False
     journal: str = ""
     broken: str = ""
+    maintenance: str = ""
 
 
 def parse_system(server: str, nginx: str, state: str, upstream: str, site: str) -> SystemFacts:
@@ -259,6 +261,7 @@ def parse_system(server: str, nginx: str, state: str, upstream: str, site: str) 
         unfinished=stated.get("unfinished") == "yes",
         journal=parse_journal(stated["journal"]) if "journal" in stated else "",
         broken=told.get("broken", ""),
+        maintenance=stated.get("maintenance", ""),
     )
 
 

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from axon_tasks.commands import lock
 from axon_tasks.deploy import facts as parse
+from axon_tasks.deploy import notes, problems
 from axon_tasks.deploy import owner as owners
-from axon_tasks.deploy import problems
 from axon_tasks.deploy.engine import Report, Step
 from axon_tasks.deploy.hold import TIMES
+from axon_tasks.deploy.notes import Note
 from axon_tasks.deploy.run import durations
 from axon_tasks.errors import LockedError, StepFailedError
 from axon_tasks.remote import Batch
@@ -44,6 +45,34 @@ def taken_by(section: Section) -> Owner | None:
     return owners.parse(parse.pairs(section.stdout).get("owner", ""))
 
 
+def held_by(section: Section) -> Note | None:
+    """Who holds the environment, so that its lock could not be had; None if that was not the reason."""
+    if section.exit_code != lock.ON_HOLD:
+        return None
+    return notes.parse(parse.pairs(section.stdout).get("held", "")) or Note()
+
+
+def release_command(environment: str, hosts_file: str = "") -> str:
+    """What to type to have an environment held no longer."""
+    return f"fab lock.release --env={environment}{_named(hosts_file)}"
+
+
+def on_hold(environment: Environment, note: Note, hosts_file: str = "", *, over: str = "") -> LockedError:
+    """What is told to whoever cannot have the lock because somebody holds the environment.
+
+    Args:
+        environment: Which one.
+        note: Who holds it, and why.
+        hosts_file: As it was named on the command line.
+        over: What was waited for in vain, in words.
+    """
+    command = release_command(environment.name, hosts_file)
+    return LockedError(
+        f"{environment.name} is held by {note.sentence}, on {environment.system[0]}{over}",
+        hint=f"When that is over: {command}",
+    )
+
+
 def lock_step(run: Deployment, needs: tuple[str, ...] = ()) -> Step:
     """Take the environment's lock on the first system server; it is held as long as this run lives."""
     server = run.environment.system[0]
@@ -58,6 +87,9 @@ def lock_step(run: Deployment, needs: tuple[str, ...] = ()) -> Step:
         owner = taken_by(section)
         if owner is not None:
             raise _locked(run, server, owner)
+        note = held_by(section)
+        if note is not None:
+            raise on_hold(run.environment, note, run.options.hosts_file, over=_over(run))
         if not section.ok:
             raise problems.explain(
                 server, "taking the lock", section.stderr or section.stdout, code=section.exit_code
@@ -89,6 +121,12 @@ def _tell(run: Deployment, server: str, line: str) -> None:
         run.listener.message(
             server, f"waiting for the lock, for at most {limit}: {owners.parse(told).sentence()}"
         )
+    elif key == "waiting_held":
+        limit = owners.in_one_unit(round(run.options.wait_lock))
+        note = notes.parse(told) or Note()
+        run.listener.message(
+            server, f"waiting for at most {limit}; the environment is held by {note.sentence}"
+        )
     elif key == "stale":
         run.listener.message(
             server,
@@ -99,18 +137,25 @@ def _tell(run: Deployment, server: str, line: str) -> None:
 
 def break_command(environment: str, token: str, hosts_file: str = "") -> str:
     """What to type to take the lock from its owner."""
-    named = f" --hosts-file={shlex.quote(hosts_file)}" if hosts_file else ""
-    return f"fab lock.break --env={environment} --token={token}{named}"
+    return f"fab lock.break --env={environment} --token={token}{_named(hosts_file)}"
+
+
+def _named(hosts_file: str) -> str:
+    return f" --hosts-file={shlex.quote(hosts_file)}" if hosts_file else ""
+
+
+def _over(run: Deployment) -> str:
+    waited = run.options.wait_lock
+    return f"; {owners.in_one_unit(round(waited))} of waiting are over" if waited else ""
 
 
 def _locked(run: Deployment, server: str, owner: Owner) -> LockedError:
-    name, waited = run.environment.name, run.options.wait_lock
-    over = f"; {owners.in_one_unit(round(waited))} of waiting are over" if waited else ""
-    hint = "Wait longer" if waited else "Wait for it: add --wait-lock=10m"
+    name = run.environment.name
+    hint = "Wait longer" if run.options.wait_lock else "Wait for it: add --wait-lock=10m"
     if owner.token:
         command = break_command(name, owner.token, run.options.hosts_file)
         hint += f". If that run is dead, take the lock from it: {command}"
-    return LockedError(f"{name} is locked by {owner.sentence()}, on {server}{over}", hint=hint)
+    return LockedError(f"{name} is locked by {owner.sentence()}, on {server}{_over(run)}", hint=hint)
 
 
 def outdated(run: Deployment) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from axon_tasks.commands import docker, lock, nginx
-from axon_tasks.deploy import facts, inspecting, unlocking
+from axon_tasks.deploy import facts, inspecting, notes, unlocking
 from axon_tasks.deploy.owner import text_of
 from axon_tasks.deploy.problems import must, raise_all
 from axon_tasks.errors import AxonError, UsageError
@@ -87,6 +87,11 @@ class SystemLook(NamedTuple):
     facts: facts.SystemFacts
     targets: tuple[str, ...]
     replies: tuple[Reply, ...]
+
+    @property
+    def maintenance(self) -> notes.Note | None:
+        """Who turned maintenance on; None while it is off."""
+        return notes.parse(self.facts.maintenance)
 
 
 class AppLook(NamedTuple):

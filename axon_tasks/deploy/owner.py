@@ -128,14 +128,20 @@ def in_one_unit(seconds: int) -> str:
     return f"{seconds} s"
 
 
-def text_of(values: Mapping[str, Any], key: str) -> str:
-    """A text that somebody else wrote, safe to print, on one line and not endless; empty if it is none."""
+def text_of(values: Mapping[str, Any], key: str, longest: int = _LONGEST) -> str:
+    """A text that somebody else wrote, safe to print, on one line and not endless; empty if it is none.
+
+    Args:
+        values: Where it stands.
+        key: Under which name.
+        longest: The most characters of it.
+    """
     value = values.get(key)
     if not isinstance(value, str):
         return ""
     # JSON can spell halves of characters, which no stream can show.
     whole = value.encode("utf-8", errors="replace").decode()
-    return " ".join(sanitize(whole).split())[:_LONGEST]
+    return " ".join(sanitize(whole).split())[:longest]
 
 
 def _number(values: Mapping[str, Any], key: str) -> int | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from axon_tasks.deploy import hooks
+from axon_tasks.deploy import hooks, maintaining
 from axon_tasks.deploy.inspecting import inspect_step
 from axon_tasks.deploy.locking import lock_step
 from axon_tasks.deploy.release_command import command_steps
@@ -36,6 +36,7 @@ def steps(run: Deployment) -> tuple[Step, ...]:
         switch_step(run, ("stage", "start")),
         record_step(run, ("switch",)),
         retire_step(run, ("switch",)),
+        *((maintaining.end_step(run, ("switch",)),) if run.options.end_maintenance else ()),
         *hooks.switch_steps(run, ("switch",)),
         *((wait_step(run, ("retire",)),) if waited else ()),
     )

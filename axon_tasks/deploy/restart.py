@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from axon_tasks.commands import docker, records
+from axon_tasks.commands import docker
 from axon_tasks.commands.shell import Learnt
 from axon_tasks.config import ImageReference
 from axon_tasks.config.images import is_digest
-from axon_tasks.deploy import hooks
+from axon_tasks.deploy import hooks, noting
 from axon_tasks.deploy.alone import serving_step
 from axon_tasks.deploy.engine import Report, Step
 from axon_tasks.deploy.inspecting import inspect_step
 from axon_tasks.deploy.locking import lock_step, must_hold
 from axon_tasks.deploy.problems import must
-from axon_tasks.deploy.release import utc_now, who
 from axon_tasks.deploy.run import SHORT, durations
 from axon_tasks.deploy.staging import new_release, plan_step, stage_step
 from axon_tasks.deploy.starting import add_health, fetch_step, must_be_healthy, start_step, tell_waiting
@@ -95,7 +94,7 @@ def in_place(run: Deployment, servers: Sequence[str]) -> tuple[Step, ...]:
     """
     run.action = "restart"
     # Noted before it is done: whatever becomes of it, somebody has done it.
-    chain = [_audit_step(run, "plan", servers)]
+    chain = [noting.audit_step(run, ("plan",), lambda: _event(run, servers))._replace(otherwise="abort")]
     for server in servers:
         chain.append(_restart_step(run, server, chain[-1].name))
     return (
@@ -139,28 +138,10 @@ def _restart_step(run: Deployment, server: str, after: str) -> Step:
     )
 
 
-def _audit_step(run: Deployment, after: str, servers: Sequence[str]) -> Step:
-    def batch(_server: str) -> Batch:
-        line = {
-            "deployed_at": utc_now(),
-            "deployed_by": who(),
-            "action": f"restart-in-place on {','.join(servers)}",
-            "id": run.wanted().id,
-            "image": run.wanted().reference,
-        }
-        told = Learnt("line", "plan") if run.preview else line
-        return Batch("record", sudo=True).add(records.audit(run.environment, told), label="audit")
-
-    def check(server: str, result: BatchResult) -> None:
-        must(server, "writing to the audit log", result["audit"])
-
-    return Step(
-        "record",
-        "write into the audit log who does it",
-        (after,),
-        servers=run.environment.system,
-        batch=batch,
-        check=check,
-        timeout=lambda: SHORT,
-        learn=lambda results: Report("noted", durations(results)),
-    )
+def _event(run: Deployment, servers: Sequence[str]) -> dict[str, str]:
+    release = run.wanted()
+    return {
+        "action": f"restart-in-place on {','.join(servers)}",
+        "id": release.id,
+        "image": release.reference,
+    }

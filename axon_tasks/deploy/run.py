@@ -14,7 +14,7 @@ from axon_tasks.deploy.release import Release
 from axon_tasks.errors import StepFailedError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from axon_tasks.config import Environment, Project
     from axon_tasks.deploy.engine import Listener
@@ -39,6 +39,7 @@ class Options:
         run_id: The run's id: its background jobs have it in their names, so that none runs twice.
         wait_lock: Seconds to wait for somebody else's lock.
         hosts_file: The configuration file as it was named on the command line, for commands that people are told to type.
+        end_maintenance: Whether maintenance ends as soon as the new release serves.
         token: Names this run as the owner of its locks, and no other.
     """
 
@@ -51,6 +52,7 @@ class Options:
     run_id: str = ""
     wait_lock: float = 0.0
     hosts_file: str = ""
+    end_maintenance: bool = False
     token: str = field(default_factory=lambda: secrets.token_hex(4))
 
 
@@ -96,6 +98,7 @@ class Deployment:
         restarts: The release that is restarted; empty if none is.
         restarted: The app servers on which containers are restarted in place, those that were begun with.
         began: When the run began (`time.monotonic`).
+        aftermath: Tells, where it did not end well, how things are now; None where that is which release serves.
     """
 
     project: Project
@@ -127,6 +130,7 @@ class Deployment:
     restarts: str = ""
     restarted: list[str] = field(default_factory=list)
     began: float = field(default_factory=time.monotonic)
+    aftermath: Callable[[], str] | None = None
 
     @property
     def reference(self) -> str:

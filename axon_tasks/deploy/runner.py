@@ -340,9 +340,10 @@ def verdict(run: Deployment, result: Result) -> AxonError | None:
     if not errors and not result.interrupted:
         return None
     left = [] if result.committed else undo(run, result.begun)
-    told = _what_was_restarted(run) if run.restarted else _what_serves(run)
-    if result.interrupted and run.restarted:
-        words = "Interrupted: what had been begun was finished."
+    told = _how_it_is(run)
+    if result.interrupted and (run.restarted or run.aftermath):
+        is_over = run.restarted or result.committed
+        words = f"Interrupted: what had been begun was {'finished' if is_over else 'taken back'}."
         return InterruptedRunError("\n".join([words, *map(str, [*errors, *left]), told]))
     if result.interrupted:
         if result.committed:
@@ -401,6 +402,13 @@ def _undo_one(run: Deployment, step: Step, server: str) -> BatchResult:
 def _after_switch(error: AxonError) -> AxonError:
     """The same failure with the exit status that says: the new release serves already."""
     return error if isinstance(error, AfterSwitchError) else AfterSwitchError(error.summary, hint=error.hint)
+
+
+def _how_it_is(run: Deployment) -> str:
+    """How things are after a run that did not end well."""
+    if run.aftermath:
+        return run.aftermath()
+    return _what_was_restarted(run) if run.restarted else _what_serves(run)
 
 
 def _what_was_restarted(run: Deployment) -> str:

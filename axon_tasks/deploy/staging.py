@@ -113,15 +113,27 @@ def render_files(run: Deployment) -> None:
         run.files[server] = present if is_same else nginx.render(wanted)
 
 
-def stage_step(run: Deployment, needs: tuple[str, ...]) -> Step:
-    """Write the candidate nginx configuration and test it on a shadow copy; the live tree is not touched."""
+def stage_step(
+    run: Deployment,
+    needs: tuple[str, ...],
+    *,
+    install: Callable[[Deployment, str], bool | Learnt] | None = None,
+) -> Step:
+    """Write the candidate nginx configuration and test it on a shadow copy; the live tree is not touched.
+
+    Args:
+        run: The run.
+        needs: The steps before it.
+        install: Whether a server's files are going to be installed; by default as in a deploy.
+    """
+    is_wanted = install or must_install
 
     def prepare() -> None:
         render_files(run)
         _tell_broken(run)
 
     def batch(server: str) -> Batch | None:
-        if not must_install(run, server):
+        if not is_wanted(run, server):
             return None
         text = nginx.stage(run.environment, managed_files(run, server))
         return Batch("stage", sudo=True).add(text, label="nginx_test")
@@ -141,12 +153,17 @@ def stage_step(run: Deployment, needs: tuple[str, ...]) -> Step:
         batch=batch,
         condition="where nginx's files must change",
         timeout=lambda: SHORT,
-        check=_check_stage,
+        check=check_stage,
         learn=learn,
     )
 
 
-def _check_stage(server: str, result: BatchResult) -> None:
+def check_stage(server: str, result: BatchResult) -> None:
+    """Judge what nginx says of the candidate files.
+
+    Raises:
+        StepFailedError: It refuses them.
+    """
     section = result["nginx_test"]
     if not section.ok:
         told = "\n    ".join(map(sanitize, section.stderr.strip().splitlines()[-8:]))
@@ -164,9 +181,12 @@ def managed_files(run: Deployment, server: str) -> nginx.Files:
 
 def must_install(run: Deployment, server: str) -> bool | Learnt:
     """Whether a server's files differ from the wanted ones, or a reload of them was never confirmed."""
+    return differs(run, server) or run.environment.switch == "reload"
+
+
+def differs(run: Deployment, server: str) -> bool | Learnt:
+    """The same, and no more than that: with `switch: reload`, a switch installs files that are the same as well."""
     if run.preview:
         return Learnt("install", "inspect")
     told, wanted = run.system[server], managed_files(run, server)
-    if told.unfinished or run.environment.switch == "reload":
-        return True
-    return told.upstream != wanted.upstream or wanted.site not in {"", told.site}
+    return told.unfinished or told.upstream != wanted.upstream or wanted.site not in {"", told.site}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from axon_tasks.commands import docker, nginx, records
 from axon_tasks.commands.shell import Learnt
-from axon_tasks.deploy import background, problems, repeating
+from axon_tasks.deploy import background, maintaining, problems, repeating
 from axon_tasks.deploy.converging import towards
 from axon_tasks.deploy.engine import Report, Step
 from axon_tasks.deploy.locking import must_hold
@@ -46,6 +46,8 @@ def switch_step(run: Deployment, needs: tuple[str, ...], *, recorded: bool = Tru
 
     def learn(results: Mapping[str, BatchResult]) -> Report:
         run.switched, run.uncertain = True, False
+        if any(told.maintenance for told in run.system.values()) and not run.options.end_maintenance:
+            run.warnings.append(maintaining.goes_on(run.environment))
         reloaded = "" if run.environment.switch == "slots" else ", nginx reloaded"
         return Report(f"slot {run.wanted().slot} serves{reloaded}", durations(results))
 
@@ -61,8 +63,8 @@ def switch_step(run: Deployment, needs: tuple[str, ...], *, recorded: bool = Tru
         batch=lambda server: switch_batch(run, server, recorded=recorded),
         fail_fast=True,
         timeout=lambda: SHORT + 10 * run.environment.health.probe_timeout,
-        check=lambda server, result: _check_switch(run, server, result),
-        lost=lambda server, error: _lost_switch(run, server, error),
+        check=lambda server, result: check_switch(run, server, result),
+        lost=lambda server, error: lost_switch(run, server, error),
         recover=lambda failed: _recover_switch(run, failed),
         learn=learn,
     )
@@ -70,13 +72,20 @@ def switch_step(run: Deployment, needs: tuple[str, ...], *, recorded: bool = Tru
 
 def switch_batch(run: Deployment, server: str, *, recorded: bool) -> Batch:
     """The switch on one system server, in one script that completes or restores by itself."""
-    wanted = _wanted_switch(run, server, recorded=recorded)
+    wanted = wanted_switch(run, server, recorded=recorded)
     batch = Batch("switch", sudo=True, uninterruptible=True)
     batch.add(nginx.reach(wanted), label="reach")
     return batch.add(nginx.switch(wanted), label="switch")
 
 
-def _wanted_switch(run: Deployment, server: str, *, recorded: bool) -> nginx.Switch:
+def wanted_switch(run: Deployment, server: str, *, recorded: bool) -> nginx.Switch:
+    """What a system server's switch to the release of this run needs to know.
+
+    Args:
+        run: The run.
+        server: The system server.
+        recorded: Whether the plan goes on to write the record.
+    """
     release = run.wanted()
     install = must_install(run, server)
     if run.preview:
@@ -100,7 +109,13 @@ def _wanted_switch(run: Deployment, server: str, *, recorded: bool) -> nginx.Swi
     )
 
 
-def _check_switch(run: Deployment, server: str, result: BatchResult) -> None:
+def check_switch(run: Deployment, server: str, result: BatchResult) -> None:
+    """Judge how a switch ended on one system server.
+
+    Raises:
+        AfterSwitchError: It is neither switched nor as it was.
+        StepFailedError: It is as it was.
+    """
     section = result["reach"] if result["switch"].skipped else result["switch"]
     if section.ok:
         run.switched_on.add(server)
@@ -113,7 +128,8 @@ def _check_switch(run: Deployment, server: str, result: BatchResult) -> None:
         raise problems.explain(server, "switching", section.stderr, code=section.exit_code)
 
 
-def _lost_switch(run: Deployment, server: str, lost: AxonError) -> AxonError:
+def lost_switch(run: Deployment, server: str, lost: AxonError) -> AxonError:
+    """What it means that the answer of a switch did not arrive."""
     return AfterSwitchError(
         f"{server}: the connection was lost during the switch; the script there completes or restores by"
         f" itself, so that either release may serve: {lost.summary}",

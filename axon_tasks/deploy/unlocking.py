@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from axon_tasks.commands import lock, naming
-from axon_tasks.deploy import facts, owner, problems
+from axon_tasks.deploy import facts, notes, owner, problems
 from axon_tasks.deploy.locking import break_command
 from axon_tasks.deploy.release import utc_now, who
 from axon_tasks.errors import AxonError, LockedError
@@ -14,6 +14,7 @@ from axon_tasks.remote import Batch, sanitize
 
 if TYPE_CHECKING:
     from axon_tasks.config import Environment
+    from axon_tasks.deploy.notes import Note
     from axon_tasks.deploy.owner import Owner
     from axon_tasks.remote import Fleet, Section
 
@@ -30,12 +31,14 @@ class Standing:
         server: Where the lock is.
         state: `free`; `locked`, by the owner; `unfinished`: free, but the owner has not given it back.
         owner: Who has it, or had it.
+        hold: Who holds the environment, whoever has the lock; None if nobody does.
     """
 
     environment: str
     server: str
     state: Literal["free", "locked", "unfinished"] = "free"
     owner: Owner | None = None
+    hold: Note | None = None
 
 
 @dataclass(frozen=True)
@@ -76,11 +79,12 @@ def look(fleet: Fleet, environment: Environment) -> Standing:
 def standing(environment: Environment, section: Section) -> Standing:
     """Read what a look at the lock has said."""
     server, told = environment.system[0], facts.pairs(section.stdout)
+    hold = notes.parse(told.get("held", ""))
     if "locked" in told:
-        return Standing(environment.name, server, "locked", owner.parse(told["locked"]))
+        return Standing(environment.name, server, "locked", owner.parse(told["locked"]), hold)
     if "stale" in told:
-        return Standing(environment.name, server, "unfinished", owner.parse(told["stale"]))
-    return Standing(environment.name, server)
+        return Standing(environment.name, server, "unfinished", owner.parse(told["stale"]), hold)
+    return Standing(environment.name, server, hold=hold)
 
 
 def break_batch(environment: Environment, token: str) -> Batch:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from axon_tasks.deploy.locking import break_command
+from axon_tasks.deploy.locking import break_command, release_command
 
 if TYPE_CHECKING:
+    from axon_tasks.deploy.notes import Note
     from axon_tasks.deploy.unlocking import Broken, Standing
 
 
@@ -19,8 +20,9 @@ def text(found: Standing, hosts_file: str = "") -> str:
         hosts_file: As it was named on the command line.
     """
     name, owner = found.environment, found.owner
+    lines = [] if found.hold is None else [held(name, found.server, found.hold, hosts_file)]
     if owner is None:
-        return f"{name}: nobody has the lock, on {found.server}"
+        return "\n".join([*lines, f"{name}: nobody has the lock, on {found.server}"])
     if found.state == "locked":
         head = f"{name}: locked, on {found.server}"
     else:
@@ -33,13 +35,25 @@ def text(found: Standing, hosts_file: str = "") -> str:
         "where": owner.place or "-",
         "run": owner.run or "-",
     }
-    lines = [head, *(f"  {key:<8} {value}" for key, value in rows.items())]
+    lines += [head, *(f"  {key:<8} {value}" for key, value in rows.items())]
     if found.state == "unfinished":
         lines.append("The next deploy starts from what is really there.")
     elif owner.token:
         command = break_command(name, owner.token, hosts_file)
         lines.append(f"If that run is dead, take the lock from it: {command}")
     return "\n".join(lines)
+
+
+def held(name: str, server: str, note: Note, hosts_file: str = "") -> str:
+    """Who holds an environment, and what ends that.
+
+    Args:
+        name: Of the environment.
+        server: Where that is kept.
+        note: Who, since when and why.
+        hosts_file: As it was named on the command line.
+    """
+    return f"{name}: held by {note.sentence}, on {server}\n  No run changes anything there until: {release_command(name, hosts_file)}"
 
 
 def as_json(found: Standing) -> str:
@@ -49,6 +63,7 @@ def as_json(found: Standing) -> str:
         "server": found.server,
         "state": found.state,
         "owner": None if found.owner is None else found.owner.as_dict(),
+        "hold": None if found.hold is None else found.hold.as_dict(),
     }
     return json.dumps(document, indent=2)
 

@@ -25,7 +25,7 @@ def table(looks: Sequence[Look]) -> str:
     rows = [row for seen in looks for row in _rows(seen)]
     lines = columns.lines(_HEADS, rows)
     for seen in looks:
-        lines += [f"\n{one}" for one in _locked(seen)]
+        lines += [f"\n{one}" for one in (*_locked(seen), *_maintained(seen))]
         found = drift.findings(seen)
         if found:
             lines.append(f"\n{seen.environment.name}: not as it should be")
@@ -119,9 +119,20 @@ def short_image(reference: str) -> str:
 
 
 def _locked(seen: Look) -> Iterator[str]:
+    if seen.lock and seen.lock.hold:
+        yield f"{seen.environment.name}: held by {seen.lock.hold.sentence}"
     if seen.lock and seen.lock.owner:
         word = "locked by" if seen.lock.state == "locked" else "not finished by"
         yield f"{seen.environment.name}: {word} {seen.lock.owner.sentence()}"
+
+
+def _maintained(seen: Look) -> Iterator[str]:
+    told = {server: one.maintenance for server, one in seen.system.items() if one.maintenance}
+    if told:
+        note = next(iter(told.values()))
+        yield (
+            f"{seen.environment.name}: maintenance is on, on {', '.join(told)}; clients get 503. By {note.sentence}"
+        )
 
 
 def as_json(looks: Sequence[Look]) -> str:
@@ -136,7 +147,11 @@ def _environment(seen: Look) -> dict[str, Any]:
         "domain": seen.environment.domain,
         "lock": None
         if seen.lock is None
-        else {"state": seen.lock.state, "owner": seen.lock.owner and seen.lock.owner.as_dict()},
+        else {
+            "state": seen.lock.state,
+            "owner": seen.lock.owner and seen.lock.owner.as_dict(),
+            "hold": seen.lock.hold and seen.lock.hold.as_dict(),
+        },
         "system": [_system(server, told) for server, told in seen.system.items()],
         "app": [
             {
@@ -163,6 +178,7 @@ def _system(server: str, told: SystemLook) -> dict[str, Any]:
         "image": text_of(told.facts.record, "image"),
         "targets": [sanitize(one) for one in told.targets],
         "answers": [reply(one) for one in told.replies],
+        "maintenance": None if told.maintenance is None else told.maintenance.as_dict(),
     }
 
 

@@ -46,11 +46,13 @@ def namespace() -> Collection:
         lab,
         lock,
         looking,
+        maintenance,
         prove,
         releases,
         servers,
         steps,
         timeline,
+        upkeep,
         usage,
     )
 
@@ -68,6 +70,9 @@ def namespace() -> Collection:
         looking.doctor,
         acting.exec_,
         acting.restart,
+        maintenance.maintenance,
+        upkeep.sync,
+        upkeep.delete,
         timeline.timeline,
         cleanup.cleanup,
         demo.demo,

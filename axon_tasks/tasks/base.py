@@ -126,6 +126,27 @@ def release_id(text: str, flag: str, *, hint: str | None = None) -> str:
     return text
 
 
+def plain_text(text: str, flag: str, longest: int) -> str:
+    """A message on one line, for others to read.
+
+    Args:
+        text: What was typed.
+        flag: After which flag, for the message.
+        longest: The most characters that it may have.
+
+    Raises:
+        UsageError: It is empty, too long, or contains what is no text.
+    """
+    told = " ".join(text.split())
+    if not told:
+        raise UsageError(f"--{flag} is empty.", hint=f"For example: --{flag}='Back at 6 pm UTC.'")
+    if len(told) > longest:
+        raise UsageError(f"--{flag} has {len(told)} characters: at most {longest} are kept.")
+    if not told.isprintable():
+        raise UsageError(f"--{flag} contains characters that cannot be printed.")
+    return told
+
+
 def must_be_writable(out: Path, *paths: Path) -> None:
     """Tell before a long run, and not after it, if its results cannot be written; nothing new is left.
 
@@ -166,6 +187,24 @@ def confirmed(question: str) -> bool:
         raise UsageError(f"{question} There is no terminal to ask on.", hint="Add --yes if you are sure.")
     try:
         return input(f"{question} [y/N] ").strip().lower() in {"y", "yes"}
+    except EOFError:
+        return False
+
+
+def typed(question: str, wanted: str) -> bool:
+    """Have something typed on the terminal, to the letter.
+
+    Args:
+        question: In one line.
+        wanted: What must be typed.
+
+    Raises:
+        UsageError: There is no terminal to type on.
+    """
+    if not sys.stdin.isatty():
+        raise UsageError(f"{question} There is no terminal to ask on.", hint="Add --yes if you are sure.")
+    try:
+        return input(f"{question}\nTo go on, type {wanted}: ").strip() == wanted
     except EOFError:
         return False
 

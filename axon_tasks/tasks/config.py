@@ -45,7 +45,8 @@ def validate(_c: Context, hosts_file: str = "") -> None:
 def show(_c: Context, env: str = "", hosts_file: str = "", json: bool = False) -> None:
     """Show the settings in force and where each comes from.
 
-    Passwords, passphrases and container variables are masked. Durations are seconds.
+    Passwords, passphrases and container variables are masked. Durations are seconds. --json has the shape of
+    axon_tasks/report/schemas/config.show.json.
 
     Examples:
       invoke config.show --env=prod

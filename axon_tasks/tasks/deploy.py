@@ -26,6 +26,7 @@ HELP = {
     "wait": "Come back when the old release has been removed, and say if that failed.",
     "wait_lock": "Wait so long for somebody else's lock: 90s, 5m. Default: exit with 3.",
     "keep_going": "Leave out app servers that fail before the switch, and deploy to the others.",
+    "end_maintenance": "End maintenance as soon as the new release serves, and only then.",
     "sequential": "One step, one server and one command after the other: for debugging, and to compare with.",
     "dry_run": "Print the plan and the exact scripts, secrets masked, and contact nothing.",
     "json": "With --dry-run: print the plan as JSON.",
@@ -66,6 +67,7 @@ def deploy(
     wait: bool = False,
     wait_lock: str = "",
     keep_going: bool = False,
+    end_maintenance: bool = False,
     sequential: bool = False,
     dry_run: bool = False,
     json: bool = False,
@@ -86,6 +88,7 @@ def deploy(
         fab deploy --env=prod --tag=v2 --wait    (until the old release is gone)
         fab deploy --env=prod --tag=v2 --wait-lock=10m   (if somebody else is at it)
         fab deploy --env=prod --tag=v2 --keep-going      (without an app server that is down)
+        fab deploy --env=prod --tag=v2 --end-maintenance (see fab maintenance)
         fab deploy --env=staging --tag=v3 --now
 
     Exit codes: 0 done; 1 failed, the old release serves; 2 wrong usage or configuration, nothing was contacted;
@@ -101,7 +104,7 @@ def deploy(
 
         return Options(
             tag=tag, now=now, wait=wait, keep_going=keep_going, sequential=sequential, command=command,
-            run_id=run_id, wait_lock=patience, hosts_file=hosts_file,
+            run_id=run_id, wait_lock=patience, hosts_file=hosts_file, end_maintenance=end_maintenance,
         )  # fmt: skip
 
     if dry_run:

@@ -40,7 +40,8 @@ def timeline(
     """Show what a run did when, and what overlapped.
 
     Every deploy records when each step, batch and command ran on which server, in .axon/runs/ beside hosts.yml.
-    The chart marks the critical path: what the run had to wait for. Nothing is contacted.
+    The chart marks the critical path: what the run had to wait for. Nothing is contacted. --json, also of --list, has the
+    shape of axon_tasks/report/schemas/timeline.json.
 
     Examples:
         fab timeline                              (the last run)

@@ -99,6 +99,7 @@ class Lock:
             state=str(self.state),
             flag=str(self.state / "slot_b"),
             owner=json.dumps({"who": f"user-{token}", "token": token}),
+            heeds=1,
             lock_wait=wait,
             lock_expiry=expiry,
         )
@@ -120,6 +121,18 @@ class Lock:
         return script(
             "lock_break && audit", ("lock", "records"),
             state=str(self.state), token=token, line="2026-11-25T14:00:00Z bob@desk lock.break",
+        )  # fmt: skip
+
+    def acquire(self, who: str = "ann") -> str:
+        """The script that holds the environment for longer than it lives."""
+        return script(
+            "lock_acquire && audit", ("lock", "records"), state=str(self.state), heeds=1, lock_wait=0,
+            note=json.dumps({"who": who, "message": "a freeze"}), line=f"{who} lock.acquire",
+        )  # fmt: skip
+
+    def release(self) -> str:
+        return script(
+            "lock_release && audit", ("lock", "records"), state=str(self.state), heeds=0, lock_wait=0, line="lock.release"
         )  # fmt: skip
 
     def look(self) -> str:
@@ -370,5 +383,90 @@ def test_a_waiting_one_keeps_what_it_gets_by_a_breaking(lock: Lock, run: Run) ->
     second = lock.begin(B, wait=6000)
     second.until("waiting")
     assert 0 == run(lock.take_away(A)).returncode
+    second.until("locked")
+    assert (B, False) == (lock.note["token"], lock.is_free)
+
+
+# --- held for longer than a command lives --------------------------------------------------------------------------------
+
+
+def test_nobody_gets_the_lock_of_what_is_held(lock: Lock, run: Run) -> None:
+    """Whoever takes the lock is told who holds the environment, exit code 79, and leaves no note; the look tells it, too."""
+    assert (0, "") == (run(lock.acquire()).returncode, run(lock.acquire()).stderr)
+    refused = lock.begin(A)
+    said = told(refused.rest())
+    assert (79, "ann") == (refused.process.wait(20), noted(said["held"])["who"])
+    assert ("ann", True) == (noted(told(run(lock.look()).stdout)["held"])["who"], lock.is_free)
+    assert ["audit.log", "held", "lock"] == lock.files
+
+
+def test_what_is_released_can_be_had(lock: Lock, run: Run) -> None:
+    """Releasing tells who held it; after that the lock is had as ever, and the audit log has both."""
+    run(lock.acquire())
+    done = run(lock.release())
+    assert (0, "ann") == (done.returncode, noted(told(done.stdout)["held"])["who"])
+    lock.held(A)
+    assert "ann lock.acquire\nlock.release\n" == (lock.state / "audit.log").read_text()
+
+
+def test_nothing_is_released_that_nobody_holds(lock: Lock, run: Run) -> None:
+    """It exits with 80, and nothing is made, also where there is no state at all."""
+    done = run(lock.release())
+    assert (80, "", []) == (done.returncode, done.stdout, lock.files)
+    lock.state.rmdir()
+    assert (80, False) == (run(lock.release()).returncode, lock.state.exists())
+
+
+def test_one_holds_it_and_the_others_are_told_who(lock: Lock, run: Run) -> None:
+    """A second one exits with 79 and the first one's note, which stays."""
+    run(lock.acquire())
+    second = run(lock.acquire("bob"))
+    assert (79, "ann") == (second.returncode, noted(told(second.stdout)["held"])["who"])
+    assert "ann" == json.loads((lock.state / "held").read_text())["who"]
+
+
+def test_nobody_holds_what_a_run_works_on(lock: Lock, run: Run) -> None:
+    """While a run has the lock, holding and releasing exit with 75 and tell whose run it is; the run goes on."""
+    first = lock.held(A)
+    refused = run(lock.acquire())
+    assert (75, A) == (refused.returncode, noted(told(refused.stdout)["owner"])["token"])
+    (lock.state / "held").write_text("{}\n")
+    assert 75 == run(lock.release()).returncode
+    assert (None, True) == (first.process.poll(), (lock.state / "held").exists())
+
+
+def test_who_waits_for_what_is_held_gets_it_when_it_is_released(lock: Lock, run: Run) -> None:
+    """A waiting one says for whom, once, and does not have the lock meanwhile."""
+    run(lock.acquire())
+    waiting = lock.begin(A, wait=6000)
+    said = waiting.until("waiting_held")
+    assert "ann" == noted(told("\n".join(said))["waiting_held"])["who"]
+    assert lock.is_free
+    assert 0 == run(lock.release()).returncode
+    waiting.until("locked")
+    assert A == lock.note["token"]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_hold_is_one_line_of_plain_text(lock: Lock, run: Run, name: str) -> None:
+    """Whatever stands in that file, it is a hold, it forges no answer, and it can be released."""
+    (lock.state / "held").write_bytes(HOSTILE[name])
+    looked = run(lock.look()).stdout
+    assert re.fullmatch(r"held=\d+ [ -~]{0,4000}\n", looked)
+    refused = lock.begin(A)
+    assert ["held"] == [
+        line.partition("=")[0] for line in refused.rest().splitlines() if line != "waited=yes"
+    ]
+    assert 79 == refused.process.wait(20)
+    assert (0, False) == (run(lock.release()).returncode, (lock.state / "held").exists())
+
+
+def test_a_lock_whose_directory_is_deleted_is_another_one(lock: Lock) -> None:
+    """Who waits for the lock of an environment that is deleted gets that of the new directory, and not the old one."""
+    first = lock.held(A)
+    second = lock.begin(B, wait=6000)
+    second.until("waiting")
+    lock.state.rename(lock.state.with_name("gone"))
+    first.hang_up()
     second.until("locked")
     assert (B, False) == (lock.note["token"], lock.is_free)

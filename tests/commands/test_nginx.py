@@ -8,10 +8,12 @@ import re
 import shutil
 import socket
 import subprocess
+import tempfile
 import threading
 import time
 from contextlib import contextmanager
 from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,7 +23,6 @@ from axon_tasks.config import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from axon_tasks.config import Environment, Project
 
@@ -55,8 +56,9 @@ def test_classic_upstream_is_axons(project: Project) -> None:
 def test_the_flag_decides_in_every_location(project: Project) -> None:
     """Wherever requests are proxied, the slot is chosen per request, and no cached answer decides."""
     site = files(project.environment("prod")).site
-    assert 2 == site.count("if (-e /var/lib/axon/shop/prod/slot_b)") == site.count("open_file_cache off;")
-    assert site.count("proxy_pass") == 2
+    assert 3 == site.count("if (-e /var/lib/axon/shop/prod/slot_b)") == site.count("proxy_pass http")
+    # And in the two places where a file tells of maintenance.
+    assert 5 == site.count("open_file_cache off;")
 
 
 def test_the_probe_is_for_this_machine_only(project: Project) -> None:
@@ -90,7 +92,8 @@ def test_hsts_is_said_where_it_is_asked_for(project: Project) -> None:
     tls = environment.tls._replace(hsts_days=30)
     site = files(environment._replace(tls=tls)).site
     said = 'add_header Strict-Transport-Security "max-age=2592000" always;'
-    assert (1, 1) == (site.count(said), site.split("listen 443")[1].count(said))
+    # Headers of a location of its own, as the page for maintenance is, come instead of the server's.
+    assert (2, 2) == (site.count(said), site.split("listen 443")[1].count(said))
 
 
 def test_http2_is_asked_for_as_the_version_wants_it(project: Project) -> None:
@@ -178,6 +181,152 @@ def test_an_application_cannot_claim_to_be_another_release(project: Project, tmp
             client.close()
         application.shutdown()
     assert [f"127.0.0.1:{port}"] == said
+
+
+class Echo(http.server.BaseHTTPRequestHandler):
+    """An application that answers everything with its path."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        body = self.path.encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_POST = do_PUT = do_GET  # noqa: N815  (the names that http.server looks for)
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+@contextmanager
+def a_site(
+    project: Project, folder: Path, health: str = "/up"
+) -> Iterator[tuple[http.client.HTTPConnection, Path]]:
+    """A connection through nginx to an application, and the state directory in which nginx looks for flags."""
+    if shutil.which("nginx") is None:
+        pytest.skip("NOT RUN: nginx is not installed: apt-get install nginx")
+    # pytest's own directories are closed to nginx's workers.
+    state = Path(tempfile.mkdtemp())
+    state.chmod(0o755)
+    prod = project.environment("prod")
+    prod = prod._replace(health=prod.health._replace(path=health))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Echo) as application:
+        threading.Thread(target=application.serve_forever, daemon=True).start()
+        port = application.server_port
+        backends = (nginx.Backend("127.0.0.1", (port, port)),)
+        made = nginx.render(nginx.Wanted(prod, backends, (1, 22, 1), "a"))
+        site = made.site.replace("/var/lib/axon/shop/prod", str(state))
+        with through_nginx(folder, made.upstream, site) as edge:
+            client = http.client.HTTPConnection("127.0.0.1", edge, timeout=30)
+            yield client, state
+            client.close()
+            shutil.rmtree(state)
+        application.shutdown()
+
+
+def asked(
+    client: http.client.HTTPConnection, method: str, path: str, body: bytes | None = None
+) -> tuple[int, str]:
+    """Status and body of an answer over a connection that is kept."""
+    client.request(method, path, body=body, headers={"Host": "shop.test"})
+    answer = client.getresponse()
+    return answer.status, answer.read().decode()
+
+
+def test_maintenance_answers_everything_with_503(project: Project, tmp_path: Path) -> None:
+    """While the flag is there: whatever is asked, on a kept connection, with the headers and the page, as plain text."""
+    with a_site(project, tmp_path) as (client, state):
+        assert (200, "/x?y=1") == asked(client, "GET", "/x?y=1")
+        (state / "maintenance.html").write_text(nginx.page('<b>5 & "6" {{ 7 }} \u00fc</b>'))
+        (state / "maintenance").touch()
+        for method, path in (
+            ("GET", "/"),
+            ("GET", "/x?y=1"),
+            ("POST", "/x"),
+            ("PUT", "/a/b"),
+            ("GET", "/.well-known/axon/maintenance"),
+        ):
+            body = b"x" * 70_000 if method != "GET" else None
+            client.request(method, path, body=body, headers={"Host": "shop.test"})
+            answer = client.getresponse()
+            text = answer.read().decode()
+            if path == nginx.MAINTENANCE_PATH:
+                assert 404 == answer.status
+                continue
+            assert (503, "120", "no-store", "text/html; charset=utf-8") == (
+                answer.status, answer.getheader("Retry-After"), answer.getheader("Cache-Control"), answer.getheader("Content-Type"),
+            ), (method, path, text)  # fmt: skip
+            assert "<p>&lt;b&gt;5 &amp; &#34;6&#34; {{ 7 }} \u00fc&lt;/b&gt;</p>" in text
+        client.request("HEAD", "/", headers={"Host": "shop.test"})
+        answer = client.getresponse()
+        assert (503, "120", b"") == (answer.status, answer.getheader("Retry-After"), answer.read())
+        (state / "maintenance").unlink()
+        assert (200, "/x?y=1") == asked(client, "POST", "/x?y=1", b"body")
+
+
+def test_maintenance_leaves_the_health_path_and_the_probe(project: Project, tmp_path: Path) -> None:
+    """Whoever watches from outside and the proof of a switch are answered as always; whether it is on is told on loopback."""
+    with a_site(project, tmp_path, health="/up?deep=1") as (client, state):
+        assert 404 == asked(client, "GET", nginx.MAINTENANCE_PROBE)[0]
+        (state / "maintenance").write_text("{}")
+        assert [(200, "/up"), (200, "/up?deep=1"), (200, "/up?deep=1"), (200, "{}")] == [
+            asked(client, "GET", path)
+            for path in ("/up", "/up?deep=1", nginx.PROBE_PATH, nginx.MAINTENANCE_PROBE)
+        ]
+        # The page is not there: a plain 503 with the same headers.
+        client.request("GET", "/upper", headers={"Host": "shop.test"})
+        answer = client.getresponse()
+        answer.read()
+        assert (503, "120") == (answer.status, answer.getheader("Retry-After"))
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [("/up", "/up"), ("/up?a=b", "/up"), ("/a%20b", "/a b"), ("/", ""), ("/?x", ""), ("/%22", ""), ("/%0a", ""), ("/%5c", ""),
+     (nginx.PROBE_PATH, ""), (nginx.MAINTENANCE_PATH, "")],
+)  # fmt: skip
+def test_the_start_page_is_no_health_path(project: Project, path: str, expected: str) -> None:
+    """A path of its own is answered during maintenance; the start page is not, nor what cannot stand in the file."""
+    prod = project.environment("prod")
+    assert expected == nginx.health_location(prod._replace(health=prod.health._replace(path=path)))
+
+
+def test_a_site_tells_whether_it_knows_maintenance(project: Project) -> None:
+    """One of an earlier version does not, nor one that says another time."""
+    prod = project.environment("prod")
+    site = files(prod).site
+    later = prod._replace(maintenance=prod.maintenance._replace(retry_after=7.0))
+    assert [True, False, False, False] == [
+        nginx.has_maintenance(site, prod),
+        nginx.has_maintenance(site, later),
+        nginx.has_maintenance(site.replace("/maintenance)", "/other)"), prod),
+        nginx.has_maintenance(site, project.environment("classic")),
+    ]
+
+
+@pytest.mark.parametrize("name", ["prod", "classic"])
+def test_app_servers_are_read_from_what_stands_there(project: Project, name: str) -> None:
+    """What was rendered gives the app servers that it was rendered from."""
+    environment = project.environment(name)
+    more = (*BACKENDS, nginx.Backend("fd00::21", (30010, 30011)))
+    made = nginx.render(nginx.Wanted(environment, more, (1, 22, 1), "a"))
+    assert more == nginx.present_backends(environment, made.upstream)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "upstream shop_prod_a {}", "upstream shop_prod_a { server x:1; } upstream shop_prod_b { server x:2; }",
+             "upstream shop_prod_a { server 10.0.0.1:1; }",
+             "upstream shop_prod_a { server 10.0.0.1:1; } upstream shop_prod_b { server 10.0.0.2:1; }",
+             "upstream shop_prod_a { server unix:/x; } upstream shop_prod_b { server unix:/y; }"],
+)  # fmt: skip
+def test_app_servers_that_make_no_sense_are_refused(project: Project, text: str) -> None:
+    """What was changed by hand is never made into another file."""
+    with pytest.raises(ValueError, match=r"."):
+        nginx.present_backends(project.environment("prod"), text)
 
 
 def test_a_file_is_ours_only_for_this_very_environment(project: Project) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import signal
 import tarfile
@@ -12,6 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from schemas import conforming
 
 from axon_tasks.lab.images import build_context
 
@@ -83,7 +83,7 @@ def shop(product: Product, prod: dict[str, Any]) -> Iterator[Product]:
 def clean(product: Product, *more: str) -> dict[str, Any]:
     said = product.fab("cleanup", "--json", *more)
     assert 0 == said.returncode, said.stdout + said.stderr
-    return json.loads(said.stdout)  # type: ignore[no-any-return]
+    return conforming("cleanup", said.stdout)  # type: ignore[no-any-return]
 
 
 def kinds(outcome: dict[str, Any]) -> dict[str, list[str]]:

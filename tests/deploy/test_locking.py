@@ -268,9 +268,13 @@ def test_the_status_of_a_free_lock() -> None:
     """Where nobody works, one line says so."""
     found = unlocking.Standing("prod", "edge1")
     assert "prod: nobody has the lock, on edge1" == report.text(found)
-    assert {"environment": "prod", "server": "edge1", "state": "free", "owner": None} == json.loads(
-        report.as_json(found)
-    )
+    assert {
+        "environment": "prod",
+        "server": "edge1",
+        "state": "free",
+        "owner": None,
+        "hold": None,
+    } == json.loads(report.as_json(found))
 
 
 def test_the_status_as_data() -> None:

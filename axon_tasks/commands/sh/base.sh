@@ -30,6 +30,19 @@ replace_file() {
     return 1
 }
 
+# read_note FILE: its first line as plain ASCII, whatever stands in it; it is JSON, where that is enough. Of what is no
+# plain file, nothing.
+read_note() {
+    if [ ! -f "$1" ] || [ -L "$1" ]; then return; fi
+    head -c 4000 "$1" 2>/dev/null | head -n 1 | tr -cd ' -~'
+}
+
+# tell_note KEY FILE: that note, behind its age in seconds: by the clock of this server, the others may be wrong.
+tell_note() {
+    note_now=$(date +%s)
+    tell "$1" "$((note_now - $(stat -c %Y "$2" 2>/dev/null || echo "$note_now"))) $(read_note "$2")"
+}
+
 # end_journal: what it speaks of has been completed, or taken back.
 end_journal() {
     rm -f "$state/journal"

@@ -77,7 +77,7 @@ sweep_temporaries() {
 
 # sweep_state: abandoned temporary files of this environment's state directory.
 sweep_state() {
-    for sweep_name in current ports slot_b lock.owner journal audit.log; do
+    for sweep_name in current ports slot_b lock.owner held maintenance maintenance.html journal audit.log; do
         sweep_temporaries "$state" "$sweep_name"
     done
     sweep_of_releases "$state/releases" json

@@ -45,6 +45,7 @@ inspect_state() {
         read -r inspect_journal <"$state/journal"
         tell journal "$inspect_journal"
     fi
+    [ ! -e "$state/maintenance" ] || tell_note maintenance "$state/maintenance"
     [ ! -e "$state/current" ] || read -r inspect_current <"$state/current"
     tell current "${inspect_current:-}"
     case ${inspect_current:-} in

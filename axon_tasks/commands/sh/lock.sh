@@ -1,23 +1,28 @@
-# shellcheck shell=sh disable=SC2154  # set by the caller: state flag owner lock_wait lock_expiry token line
+# shellcheck shell=sh disable=SC2154,SC3013  # set by the caller: state flag owner lock_wait lock_expiry heeds token note line;
+# dash, bash and busybox know -ef
 
 # The lock of an environment is flock(2) on $state/lock, because a `mkdir` lock cannot be taken over safely. The file is
-# never deleted; who has the lock stands beside it in lock.owner. Whoever gives the lock back removes that note. So a note
-# beside a lock that is free says that somebody has not finished: the deployer or its connection died, or this machine did.
+# never deleted but with all of its directory; who has the lock stands beside it in lock.owner. Whoever gives the lock back
+# removes that note. So a note beside a lock that is free says that somebody has not finished: the deployer or its
+# connection died, or this machine did.
+#
+# Somebody may also hold the environment for longer than a command lives. That is no lock but a file, $state/held, which is
+# written and removed under the lock; whoever takes the lock looks for it, unless heeds=0.
 
-# lock_owner: that note, as one line of plain ASCII, whatever stands in the file; it is JSON, where that is enough.
+# lock_owner: that note.
 lock_owner() {
-    head -c 4000 "$state/lock.owner" 2>/dev/null | head -n 1 | tr -cd ' -~'
+    read_note "$state/lock.owner"
 }
 
-# tell_owner KEY: the note, behind its age in seconds: by the clock of this server, the others may be wrong.
+# tell_owner KEY: the note, behind its age.
 tell_owner() {
-    owner_now=$(date +%s)
-    tell "$1" "$((owner_now - $(stat -c %Y "$state/lock.owner" 2>/dev/null || echo "$owner_now"))) $(lock_owner)"
+    tell_note "$1" "$state/lock.owner"
 }
 
 # tell_lock: whether somebody works on the environment now, and who; or who has not finished. Looks only: the lock is
-# shared and let go at once.
+# shared and let go at once. And who holds the environment.
 tell_lock() {
+    [ ! -e "$state/held" ] || tell_note held "$state/held"
     [ -e "$state/lock" ] || return 0
     if ! (flock -n -s 9) 9<"$state/lock"; then
         tell_owner locked
@@ -26,20 +31,33 @@ tell_lock() {
     fi
 }
 
+# lock_try: takes the lock if it is free and nobody holds the environment. Its directory may have been deleted since it was
+# opened: then it is not the lock any more.
+lock_try() {
+    flock -n 9 || return 1
+    until [ /dev/fd/9 -ef "$state/lock" ]; do
+        make_state
+        open_lock
+        flock -n 9 || return 1
+    done
+    [ "$heeds" = 0 ] || [ ! -e "$state/held" ] || { flock -u 9 && return 1; }
+}
+
 # lock_take: waits for the lock, for lock_wait centiseconds and a moment more, which is for those who are just giving it
 # back. After that moment it says for whom. The empty lines are how this script notices that nobody wants the lock any more:
 # writing to a closed channel ends it.
 lock_take() {
-    if flock -n 9; then return; fi
+    if lock_try; then return; fi
     tell waited yes
+    if [ "$heeds$lock_wait" = 10 ] && [ -e "$state/held" ]; then return 1; fi
     clock
     lock_moment=$((now + 50)) lock_nap=0.1
     lock_end=$((lock_moment + lock_wait))
-    until flock -n 9; do
+    until lock_try; do
         clock
         [ "$now" -lt "$lock_end" ] || return 1
         if [ "$lock_nap" = 0.1 ] && [ "$now" -ge "$lock_moment" ]; then
-            tell_owner waiting
+            if [ -e "$state/held" ]; then tell_note waiting_held "$state/held"; else tell_owner waiting; fi
             lock_nap=0.3
         fi
         sleep "$lock_nap" 2>/dev/null 9>&- || sleep 1 9>&-
@@ -89,18 +107,47 @@ open_lock() {
     exec 9>>"$state/lock" || fail 30 "cannot write $state/lock"
 }
 
-# lock_hold: takes the lock of the environment, or exits with 75 and says who has it; holds it as long as the deployer lives.
-lock_hold() {
+# lock_had: takes the lock, or exits with 75 and says who has it, or with 79 and says who holds the environment.
+lock_had() {
     make_state
     open_lock
-    if ! lock_take; then
-        tell_owner owner
-        exit 75
+    if lock_take; then return; fi
+    if [ "$heeds" = 1 ] && [ -e "$state/held" ]; then
+        tell_note held "$state/held"
+        exit 79
     fi
+    tell_owner owner
+    exit 75
+}
+
+# lock_settled: a switch goes on without its deployer, and so without the lock; it has its own while it lasts.
+lock_settled() {
+    [ ! -e "$state/switch.lock" ] || (flock 8) 8<"$state/switch.lock" || fail 30 "cannot lock $state/switch.lock"
+}
+
+# lock_acquire: holds the environment, for longer than this lives; exits with 79 if somebody holds it already.
+lock_acquire() {
+    lock_had
+    lock_settled
+    if [ -e "$state/lock.owner" ]; then tell_owner stale; fi
+    printf '%s\n' "$note" | replace_file "$state/held" 644 || fail 30 "cannot write $state/held"
+}
+
+# lock_release: holds it no longer, and says who did; exits with 80 if nobody did.
+lock_release() {
+    [ -e "$state/held" ] || exit 80
+    lock_had
+    [ -e "$state/held" ] || exit 80
+    tell_note held "$state/held"
+    rm -f "$state/held" || fail 30 "cannot remove $state/held"
+}
+
+# lock_hold: takes the lock of the environment, and holds it as long as the deployer lives.
+lock_hold() {
+    lock_had
     if [ -e "$state/lock.owner" ]; then tell_owner stale; fi
     lock_sign
-    # A switch goes on without its deployer, and so without this lock; it has its own while it lasts.
-    [ ! -e "$state/switch.lock" ] || (flock 8) 8<"$state/switch.lock" || fail 30 "cannot lock $state/switch.lock"
+    lock_settled
     # What serves now, seen under the lock: whoever inspected before it was free may have seen something else.
     if [ -e "$flag" ]; then tell slot b; else tell slot a; fi
     lock_current=''

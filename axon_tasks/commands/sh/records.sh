@@ -31,6 +31,12 @@ note_release() {
     printf '%s\n' "$record" | replace_file "$state/releases/$release.json" 644 || fail 30 "cannot write $state/releases"
 }
 
+# write_current: which release serves; its switch writes the same.
+write_current() {
+    make_state
+    printf '%s\n' "$release" | replace_file "$state/current" 644 || fail 30 "cannot write $state/current"
+}
+
 # write_release: the record of the release that serves; what its switch had written down is done with it.
 write_release() {
     note_release

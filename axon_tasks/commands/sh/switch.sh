@@ -1,13 +1,18 @@
 # shellcheck shell=sh disable=SC2154  # set by the caller: targets slot previous flag probe_path run record, and what
 # nginx.sh needs
 
+# lock_switch: whoever changes what nginx does waits for whoever is at it.
+lock_switch() {
+    make_state
+    exec 8>>"$state/switch.lock" || fail 61 "cannot write $state/switch.lock; nothing was switched"
+    flock 8 || fail 61 "cannot lock $state/switch.lock; nothing was switched"
+}
+
 # begin_switch: one switch at a time, also when the run that began one has lost its lock meanwhile: this script goes on
 # without its run, and whoever takes the lock waits for its end. The journal says what is being done, so that the next
 # run knows it if this one does not come back.
 begin_switch() {
-    make_state
-    exec 8>>"$state/switch.lock" || fail 61 "cannot write $state/switch.lock; nothing was switched"
-    flock 8 || fail 61 "cannot lock $state/switch.lock; nothing was switched"
+    lock_switch
     still_ours
     printf '%s\n' "$run $release $slot ${previous:--}" "$record" | replace_file "$state/journal" 644 ||
         fail 61 "cannot write $state/journal; nothing was switched"

@@ -47,6 +47,8 @@ COMMANDS: tuple[tuple[str, ...], ...] = (
     ("diff", f"--env={ENVIRONMENT}"),
     ("doctor", f"--env={ENVIRONMENT}"),
     ("restart", f"--env={ENVIRONMENT}"),
+    ("sync", f"--env={ENVIRONMENT}"),
+    ("maintenance", f"--env={ENVIRONMENT}"),
 )
 
 #: What can stand in a file instead of what belongs there.
@@ -148,7 +150,7 @@ def _try(outcome: Outcome, made: Product, spoilt: Spoilt, command: tuple[str, ..
     try:
         outcome.count(CHANNEL)
         case = f"{spoilt.server}: {spoilt.name}: fab {words[0]}"
-        codes = _DEPLOY_CODES if words[0] in {"deploy", "rollback", "restart"} else _CODES
+        codes = _DEPLOY_CODES if words[0] in {"deploy", "rollback", "restart", "sync"} else _CODES
         judge(outcome, CHANNEL, case, program(words), codes)
         if not made.version():
             outcome.violate(CHANNEL, case, "the site does not answer any more")
