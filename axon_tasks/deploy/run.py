@@ -8,8 +8,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from axon_tasks.commands import docker, naming, nginx
-from axon_tasks.config import ImageReference
+from axon_tasks.commands.registry import Login
+from axon_tasks.commands.shell import Learnt
+from axon_tasks.config import ImageReference, Secret
 from axon_tasks.deploy import facts
+from axon_tasks.deploy.credentials import Logins, known_user
 from axon_tasks.deploy.release import Release
 from axon_tasks.errors import StepFailedError
 
@@ -39,6 +42,8 @@ class Options:
         run_id: The run's id: its background jobs have it in their names, so that none runs twice.
         wait_lock: Seconds to wait for somebody else's lock.
         hosts_file: The configuration file as it was named on the command line, for commands that people are told to type.
+        no_pull: Whether the image is on the app servers, and no registry is asked for it.
+        logins: To registries: who knows a password is asked once per run.
         token: Names this run as the owner of its locks, and no other.
     """
 
@@ -51,6 +56,8 @@ class Options:
     run_id: str = ""
     wait_lock: float = 0.0
     hosts_file: str = ""
+    no_pull: bool = False
+    logins: Logins = field(default_factory=Logins, compare=False)
     token: str = field(default_factory=lambda: secrets.token_hex(4))
 
 
@@ -137,6 +144,28 @@ class Deployment:
         """
         return str(self.environment.image_reference(self.options.tag))
 
+    @property
+    def is_sent(self) -> bool:
+        """Whether the image to deploy has been sent to the app servers, so that nothing is pulled."""
+        return self.options.no_pull or self.environment.build.push == "ssh"
+
+    def login(self) -> Login | None:
+        """The login for the registry; None if there is none. Whoever knows the password is asked now, unless it was.
+
+        Raises:
+            CredentialsError: It cannot be had.
+        """
+        registry = self.environment.registry
+        if registry is None:
+            return None
+        if self.preview:
+            user = known_user(registry) or Learnt("registry_user", "pull")
+            return Login(registry.server, user, Secret("?"))
+        found = self.options.logins.get(registry)
+        if found.warning and found.warning not in self.warnings:
+            self.warnings.append(found.warning)
+        return found
+
     def address(self, server: str) -> str:
         """The address at which nginx reaches an app server."""
         return self.project.hosts[server].upstream_address
@@ -183,6 +212,7 @@ class Deployment:
             bind=host.private_address or "0.0.0.0",  # noqa: S104  (without a private address nginx comes from outside)
             digest=release.digest,
             again=self.again.kept.get(server) if self.again else None,
+            by_id=release.by_id,
         )
 
     def serving(self) -> tuple[facts.Container, ...]:
@@ -215,6 +245,7 @@ class Deployment:
             slot=slot,
             containers={server: containers[0].name for server, containers in found.items()},
             ports={server: str(containers[0].port) for server, containers in found.items()},
+            by_id=one.by_id,
         )
         return True
 

@@ -48,6 +48,7 @@ def namespace() -> Collection:
         looking,
         prove,
         releases,
+        ship,
         steps,
         timeline,
         usage,
@@ -57,6 +58,9 @@ def namespace() -> Collection:
     usage.install()
     collection = Collection(
         deploy.deploy,
+        ship.build,
+        ship.push,
+        ship.ship,
         releases.rollback,
         releases.history,
         looking.status,

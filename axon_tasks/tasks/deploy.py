@@ -25,6 +25,7 @@ HELP = {
     "wait": "Come back when the old release has been removed, and say if that failed.",
     "wait_lock": "Wait so long for somebody else's lock: 90s, 5m. Default: exit with 3.",
     "keep_going": "Leave out app servers that fail before the switch, and deploy to the others.",
+    "no_pull": "Take the image that is on the app servers (fab push --push=ssh), and ask no registry.",
     "sequential": "One step, one server and one command after the other: for debugging, and to compare with.",
     "dry_run": "Print the plan and the exact scripts, secrets masked, and contact nothing.",
     "json": "With --dry-run: print the plan as JSON.",
@@ -57,6 +58,7 @@ def deploy(
     wait: bool = False,
     wait_lock: str = "",
     keep_going: bool = False,
+    no_pull: bool = False,
     sequential: bool = False,
     dry_run: bool = False,
     json: bool = False,
@@ -77,6 +79,7 @@ def deploy(
         fab deploy --env=prod --tag=v2 --wait    (until the old release is gone)
         fab deploy --env=prod --tag=v2 --wait-lock=10m   (if somebody else is at it)
         fab deploy --env=prod --tag=v2 --keep-going      (without an app server that is down)
+        fab deploy --env=prod --tag=v2 --no-pull         (what fab push --push=ssh has sent)
         fab deploy --env=staging --tag=v3 --now
 
     Exit codes: 0 done; 1 failed, the old release serves; 2 wrong usage or configuration, nothing was contacted;
@@ -91,14 +94,14 @@ def deploy(
         from axon_tasks.deploy.run import Options
 
         return Options(
-            tag=tag, now=now, wait=wait, keep_going=keep_going, sequential=sequential, command=command,
-            run_id=run_id, wait_lock=patience, hosts_file=hosts_file,
+            tag=tag, now=now, wait=wait, keep_going=keep_going, no_pull=no_pull, sequential=sequential,
+            command=command, run_id=run_id, wait_lock=patience, hosts_file=hosts_file,
         )  # fmt: skip
 
     if dry_run:
         typed = command.replace(" --dry-run", "").replace(" --json", "")
         project, chosen = environments(env, hosts_file)
-        sys.stdout.write(_plans(project, chosen, options(typed, "RUN"), as_json=json) + "\n")
+        sys.stdout.write(plans(project, chosen, options(typed, "RUN"), as_json=json) + "\n")
         return
 
     from axon_tasks import config
@@ -123,10 +126,18 @@ def deploy(
             inventory.remember(loaded)
         if not sequential:
             connections.open_early(server for one in chosen for server in one.servers)
-        _deploy(project, connections, chosen, options(command, recorder.run_id))
+        run(project, connections, chosen, options(command, recorder.run_id))
 
 
-def _plans(project: Project, chosen: Sequence[Environment], options: Options, *, as_json: bool) -> str:
+def plans(project: Project, chosen: Sequence[Environment], options: Options, *, as_json: bool) -> str:
+    """What a dry run prints.
+
+    Args:
+        project: The settings of everything.
+        chosen: The environments.
+        options: What the command line says.
+        as_json: Whether as JSON.
+    """
     from axon_tasks.deploy import plan
     from axon_tasks.deploy.preview import preview
     from axon_tasks.report import plan as shown
@@ -139,9 +150,20 @@ def _plans(project: Project, chosen: Sequence[Environment], options: Options, *,
     )
 
 
-def _deploy(
+def run(
     project: Project, connections: Connections, chosen: Sequence[Environment], options: Options
 ) -> None:
+    """Deploy environments, and show how that ended.
+
+    Args:
+        project: The settings of everything.
+        connections: To the servers.
+        chosen: The environments.
+        options: What the command line says.
+
+    Raises:
+        AxonError: One of them failed.
+    """
     began, recorder = time.monotonic(), connections.recorder
     try:
         outcomes = _run(project, connections, chosen, options)
