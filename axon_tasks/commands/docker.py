@@ -14,8 +14,8 @@ from axon_tasks.config.images import is_digest
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from axon_tasks.commands.shell import Learnt
     from axon_tasks.commands.registry import Login
+    from axon_tasks.commands.shell import Learnt
     from axon_tasks.config import Environment
     from axon_tasks.config.project import ReleaseCommand
 

@@ -287,7 +287,9 @@ class BuildSettings(Settings):
         default_factory=dict,
         description="build arguments; never shown, but the image's history holds them: they are no place for secrets",
     )
-    target: v.DockerName | None = Field(None, description="stage of the Dockerfile to build; default: the last")
+    target: v.DockerName | None = Field(
+        None, description="stage of the Dockerfile to build; default: the last"
+    )
     platform: v.Platform | None = Field(
         None, description="such as linux/amd64; default: that of the app servers, which are asked"
     )

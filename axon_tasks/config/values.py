@@ -459,7 +459,8 @@ Credentials = Annotated[
 ]
 Push = Annotated[Literal["registry", "ssh"], _one_of("registry", "ssh")]
 Platform = Annotated[
-    str, _matching(r"[a-z0-9]+/[a-z0-9_]+(?:/[a-z0-9]+)?", "a platform such as linux/amd64 or linux/arm64", 60)
+    str,
+    _matching(r"[a-z0-9]+/[a-z0-9_]+(?:/[a-z0-9]+)?", "a platform such as linux/amd64 or linux/arm64", 60),
 ]
 BuildArgument = Annotated[str, Rule(_build_argument, _TEXT_SCHEMA)]
 Ending = Annotated[Literal["success", "failure"], _one_of("success", "failure")]

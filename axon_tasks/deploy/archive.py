@@ -84,7 +84,9 @@ class ImageFile:
             self._read()
         except (tarfile.TarError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
             self._file.close()
-            raise AxonError(f"`docker save {reference}` has written something that is not understood here: {error}") from None
+            raise AxonError(
+                f"`docker save {reference}` has written something that is not understood here: {error}"
+            ) from None
         except BaseException:
             self._file.close()
             raise
@@ -107,7 +109,9 @@ class ImageFile:
         """
         missing = self._missing(present)
         sizes = [len(self._config), *(one.size for one in missing), len(self._manifest())]
-        return Part(len(missing), sum(tarfile.BLOCKSIZE + _padded(size) for size in sizes) + 2 * tarfile.BLOCKSIZE)
+        return Part(
+            len(missing), sum(tarfile.BLOCKSIZE + _padded(size) for size in sizes) + 2 * tarfile.BLOCKSIZE
+        )
 
     def stream(self, present: int) -> Iterator[bytes]:
         """The archive, piece by piece; several may be read at the same time.

@@ -232,7 +232,9 @@ def agreed(machines: Mapping[str, str]) -> str:
     hint = "Name the one to build for: --platform=linux/amd64, or `build: {platform}` in hosts.yml"
     for server, one in found.items():
         if one is None:
-            raise AxonError(f"{server}: its processor is not known here: {machines[server].strip()!a}", hint=hint)
+            raise AxonError(
+                f"{server}: its processor is not known here: {machines[server].strip()!a}", hint=hint
+            )
     if len(set(found.values())) > 1:
         told = ", ".join(f"{server} {one}" for server, one in found.items())
         raise AxonError(f"The app servers have different platforms: {told}.", hint=hint)

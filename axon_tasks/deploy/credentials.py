@@ -148,9 +148,7 @@ def _ask(
     shown = " ".join(words)
     hint = "It must work in this shell by itself. `registry: {credentials}` in hosts.yml names whom to ask."
     try:
-        told = subprocess.run(
-            words, input=given or b"", capture_output=True, timeout=LIMIT, check=False
-        )
+        told = subprocess.run(words, input=given or b"", capture_output=True, timeout=LIMIT, check=False)
     except subprocess.TimeoutExpired:
         raise CredentialsError(
             f"The login for {server}: `{shown}` had not ended after {LIMIT:g} s.", hint=hint
@@ -192,7 +190,9 @@ def docker_settings() -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, RecursionError) as error:
-        raise CredentialsError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
+        raise CredentialsError(
+            f"{path} cannot be read: {getattr(error, 'strerror', None) or error}."
+        ) from None
     return found if isinstance(found, dict) else {}
 
 
@@ -246,12 +246,16 @@ def _of_helper(name: str, server: str, helper: str) -> Login | None:
 def _of_settings(server: str, entries: object) -> Login | None:
     """The login that stands in the client's settings; None if there is none."""
     for name, entry in entries.items() if isinstance(entries, dict) else ():
-        if _host(str(name)) != (_host(_HUB) if server == DOCKER_HUB else server) or not isinstance(entry, dict):
+        if _host(str(name)) != (_host(_HUB) if server == DOCKER_HUB else server) or not isinstance(
+            entry, dict
+        ):
             continue
         if entry.get("identitytoken"):
             return Login(server, "<token>", Secret(""))
         try:
-            user, colon, password = base64.b64decode(str(entry.get("auth", "")), validate=True).partition(b":")
+            user, colon, password = base64.b64decode(str(entry.get("auth", "")), validate=True).partition(
+                b":"
+            )
         except ValueError:
             continue
         if colon and password:

@@ -85,14 +85,18 @@ def heard_run(
     running = _started(words, variables, stderr=subprocess.PIPE)
     kept = bytearray()
     assert running.stderr is not None  # noqa: S101  (a pipe was asked for)
-    reader = threading.Thread(target=_listen, args=(running.stderr, kept, hear), name="axon-local", daemon=True)
+    reader = threading.Thread(
+        target=_listen, args=(running.stderr, kept, hear), name="axon-local", daemon=True
+    )
     reader.start()
     code = _waited(running)
     reader.join(_GRACE)
     return code, kept.decode("utf-8", errors="replace")
 
 
-def _started(words: Sequence[str], variables: Mapping[str, str], *, stderr: int | None) -> subprocess.Popen[bytes]:
+def _started(
+    words: Sequence[str], variables: Mapping[str, str], *, stderr: int | None
+) -> subprocess.Popen[bytes]:
     # What was written before must stand before what it writes.
     sys.stdout.flush()
     sys.stderr.flush()

@@ -71,7 +71,9 @@ def logged_in(login: Login | None) -> Iterator[dict[str, str]]:
 
 def _furnish(folder: Path, server: str) -> None:
     """Have everything of the client's folder but its logins."""
-    settings: dict[str, Any] = {name: value for name, value in docker_settings().items() if name not in _LOGINS}
+    settings: dict[str, Any] = {
+        name: value for name, value in docker_settings().items() if name not in _LOGINS
+    }
     # Where there is no entry at all, the client looks for a key chain and puts the login there (docker/cli, config.go).
     settings["auths"] = {server: {}}
     path = folder / "config.json"
@@ -85,7 +87,11 @@ def _furnish(folder: Path, server: str) -> None:
 
 def _refused(login: Login, said: str) -> AxonError:
     words = " ".join(sanitize(said).split())[-500:]
-    if re.search(r"unauthorized|incorrect username or password|denied|authentication required|401|403", said, re.IGNORECASE):
+    if re.search(
+        r"unauthorized|incorrect username or password|denied|authentication required|401|403",
+        said,
+        re.IGNORECASE,
+    ):
         return AxonError(
             f"{login.server} refuses the login of {login.username}: {words}; nothing was pushed.",
             hint="Check `registry:` in hosts.yml: the username, and whom the password comes from.",
@@ -102,12 +108,16 @@ def _explained(reference: str, said: str, code: int) -> AxonError:
             f"{failed}: there is no such image on this machine.",
             hint=f"Build it: fab build --env=ENVIRONMENT --tag={image.tag}",
         )
-    if registries.belongs("aws", image.server) and re.search(r"repository .*does not exist|name unknown", said, re.IGNORECASE):
+    if registries.belongs("aws", image.server) and re.search(
+        r"repository .*does not exist|name unknown", said, re.IGNORECASE
+    ):
         return AxonError(
             f"{failed}: there is no repository {image.repository} in {image.server}.",
             hint=f"Create it: {commands.create_repository(image.server, image.repository)}",
         )
-    if re.search(r"no basic auth|unauthorized|denied|authentication required|insufficient_scope", said, re.IGNORECASE):
+    if re.search(
+        r"no basic auth|unauthorized|denied|authentication required|insufficient_scope", said, re.IGNORECASE
+    ):
         where = "" if image.server == DOCKER_HUB else f" {image.server}"
         return AxonError(
             f"{failed}: {image.server} asks for another login.",

@@ -237,7 +237,9 @@ def _must_be_startable(run: Deployment, again: Again) -> str:
     name = run.environment.name
     digest = str(again.record.get("digest", ""))
     sent = " --no-pull" if any(one.by_id for one in again.kept.values()) else ""
-    anew = f"Deploy that image with today's settings: fab deploy --env={name} --tag={digest or 'DIGEST'}{sent}"
+    anew = (
+        f"Deploy that image with today's settings: fab deploy --env={name} --tag={digest or 'DIGEST'}{sent}"
+    )
     lacking = [server for server in run.environment.app if server not in again.kept]
     if lacking:
         raise StepFailedError(

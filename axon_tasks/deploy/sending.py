@@ -133,7 +133,9 @@ class Sender:
         except BaseException as error:
             self._recorder.end(span, outcome="failed")
             if self._interrupted and isinstance(error, AxonError):
-                raise AxonError("Interrupted: what had been sent is not used by anything.", code=130) from None
+                raise AxonError(
+                    "Interrupted: what had been sent is not used by anything.", code=130
+                ) from None
             raise
         finally:
             if self._file is not None:
@@ -146,9 +148,7 @@ class Sender:
         self._connections.close()
 
     def _work(self, span: int) -> None:
-        servers = Servers(
-            self._connections, Silent(), environment=self._environment.name, span=span
-        )
+        servers = Servers(self._connections, Silent(), environment=self._environment.name, span=span)
         looks: dict[str, There] = {}
         ours = self._our_id()
 
@@ -185,7 +185,9 @@ class Sender:
                     f"There is no image {self._reference} on this machine.",
                     hint=f"Build it: fab build --env={self._environment.name}",
                 )
-            raise problems.explain("this machine", f"looking at {self._reference}", said, code=told.returncode)
+            raise problems.explain(
+                "this machine", f"looking at {self._reference}", said, code=told.returncode
+            )
         return parse.parse_image_id("this machine", told.stdout)
 
     def _image(self) -> ImageFile:
@@ -212,9 +214,7 @@ class Sender:
             raise problems.explain(server, f"loading {self._reference}", fed.stderr, code=fed.exit_code)
         identity = parse.parse_image_id(server, fed.stdout)
         took = time.monotonic() - began
-        self._sent[server] = Sent(
-            identity, image.part(lowest).layers, len(image.diff_ids), sent, took, again
-        )
+        self._sent[server] = Sent(identity, image.part(lowest).layers, len(image.diff_ids), sent, took, again)
 
     def _feed(self, server: str, image: ImageFile, lowest: int, span: int) -> Fed:
         size = image.part(lowest).size

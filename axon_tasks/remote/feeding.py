@@ -125,7 +125,9 @@ def _pass_on(connection: Connection, channel: paramiko.Channel, chunk: bytes) ->
         elif channel.exit_status_ready() or channel.closed:
             return False
         elif time.monotonic() > patience:
-            raise AxonError(f"{connection.name}: a command has taken nothing of what it was sent for {_STALL:g} s")
+            raise AxonError(
+                f"{connection.name}: a command has taken nothing of what it was sent for {_STALL:g} s"
+            )
     return True
 
 

@@ -150,9 +150,7 @@ def plans(project: Project, chosen: Sequence[Environment], options: Options, *, 
     )
 
 
-def run(
-    project: Project, connections: Connections, chosen: Sequence[Environment], options: Options
-) -> None:
+def run(project: Project, connections: Connections, chosen: Sequence[Environment], options: Options) -> None:
     """Deploy environments, and show how that ended.
 
     Args:

@@ -168,7 +168,13 @@ def ship(
             else:
                 _send(connections, environment, made_of)
         except BaseException as error:
-            code = error.code if isinstance(error, AxonError) else 130 if isinstance(error, KeyboardInterrupt) else 1
+            code = (
+                error.code
+                if isinstance(error, AxonError)
+                else 130
+                if isinstance(error, KeyboardInterrupt)
+                else 1
+            )
             connections.recorder.finish(outcome="failed", exit_code=code)
             raise
         from dataclasses import replace
@@ -223,7 +229,11 @@ def _build(environment: Environment, made_of: Source, platform: str) -> None:
 
 
 def _from(made_of: Source) -> str:
-    return f" from commit {made_of.revision[:12]}{'-dirty' if made_of.revision.endswith('-dirty') else ''}" if made_of.revision else ""
+    return (
+        f" from commit {made_of.revision[:12]}{'-dirty' if made_of.revision.endswith('-dirty') else ''}"
+        if made_of.revision
+        else ""
+    )
 
 
 def _push(environment: Environment, made_of: Source, logins: Logins) -> None:
