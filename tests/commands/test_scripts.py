@@ -20,8 +20,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from axon_tasks.commands import docker
+from axon_tasks.commands.registry import Login
 from axon_tasks.commands.shell import Learnt, Var, centiseconds, command, script, text, word
-from axon_tasks.config import Registry, Secret
+from axon_tasks.config import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -365,8 +366,8 @@ def test_an_abandoned_login_is_removed_by_the_next_pull(
 
 def test_a_login_is_private_and_gone_afterwards(run: Run, login_docker: dict[str, str]) -> None:
     """During a pull the login is in a directory that nobody else may enter, and after it there is none."""
-    registry = Registry(server="r.test", username="deploy", password=Secret("hunter2"))
-    text = docker.pull("r.test/shop:v1", registry)
+    login = Login("r.test", "deploy", Secret("hunter2"))
+    text = docker.pull("r.test/shop:v1", login)
     result = run(text, env=login_docker)
     path, mode = result.stdout.split()[-2:]
     assert (0, "700", False) == (result.returncode, mode, Path(path).exists()), result.stderr
