@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -11,6 +12,8 @@ from axon_tasks.tasks import deploy as deploying
 from axon_tasks.tasks.base import Context, duration, ended_like_ctrl_c, one_environment, say, task
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from axon_tasks.config import Environment, Project
     from axon_tasks.deploy.building import Build, Source
     from axon_tasks.deploy.connections import Connections
@@ -162,9 +165,12 @@ def ship(
         # Connecting goes on while the image is built.
         connections.open_early(environment.servers)
         try:
-            _build(environment, made_of, wanted or _platform(connections, environment))
+            known = wanted or _platform(connections, environment)
+            with _noted(connections, environment, "build"):
+                _build(environment, made_of, known)
             if way == "registry":
-                _push(environment, made_of, options.logins)
+                with _noted(connections, environment, "push"):
+                    _push(environment, made_of, options.logins)
             else:
                 _send(connections, environment, made_of)
         except BaseException as error:
@@ -203,6 +209,19 @@ def _connected(project: Project, *, keep: bool = False) -> Connections:
     if keep:
         recorder.keep_in(project.root)
     return Connections(project, recorder)
+
+
+@contextlib.contextmanager
+def _noted(connections: Connections, environment: Environment, step: str) -> Iterator[None]:
+    """Have the timeline show what this machine does."""
+    recorder = connections.recorder
+    span = recorder.begin("step", step, parent=connections.span, environment=environment.name)
+    try:
+        yield
+    except BaseException:
+        recorder.end(span, outcome="failed")
+        raise
+    recorder.end(span)
 
 
 def _asked(project: Project, environment: Environment) -> str:
