@@ -325,9 +325,9 @@ def images(
         keep: How many of the newest to leave beside those.
     """
     references = {
-        image.id: names
+        image.id: found
         for image in present
-        if _IMAGE_ID.fullmatch(image.id) and (names := _references(image, repository, deployed))
+        if _IMAGE_ID.fullmatch(image.id) and (found := _references(image, repository, deployed))
     }
     ours = [image for image in present if image.id in references]
     # An image that no registry has is known by its id.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from axon_tasks.errors import AxonError, UsageError
 from axon_tasks.tasks import deploy as deploying
@@ -190,15 +190,19 @@ def ship(
         )
 
 
-def _way(environment: Environment, push: str) -> str:
+def _way(environment: Environment, push: str) -> Literal["registry", "ssh"]:
     """How the image gets to the app servers.
 
     Raises:
         UsageError: That is none.
     """
-    if push not in {"", "registry", "ssh"}:
-        raise UsageError(f"--push={push}: registry or ssh is needed.")
-    return push or environment.build.push
+    if not push:
+        return environment.build.push
+    if push == "ssh":
+        return "ssh"
+    if push == "registry":
+        return "registry"
+    raise UsageError(f"--push={push}: registry or ssh is needed.")
 
 
 def _connected(project: Project, *, keep: bool = False) -> Connections:

@@ -387,7 +387,7 @@ def test_many_faults(faults: Finder) -> None:
         ("    build: {platform: amd64}\n", "environments.prod.build.platform", "'amd64' is not allowed here"),
         (
             "    build: {args: {DOCKER_HOST: x}}\n",
-            "environments.prod.build.args",
+            "environments.prod.build.args.DOCKER_HOST",
             "the name is a variable that the docker client itself listens to",
         ),
     ],
