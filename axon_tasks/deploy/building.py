@@ -12,7 +12,7 @@ from axon_tasks.commands import build as commands
 from axon_tasks.commands.shell import Learnt
 from axon_tasks.deploy import local
 from axon_tasks.deploy.preview import Silent
-from axon_tasks.deploy.problems import must
+from axon_tasks.deploy.problems import must, raise_all
 from axon_tasks.deploy.servers import Servers
 from axon_tasks.errors import AxonError, UsageError
 from axon_tasks.remote import Batch, BatchResult, sanitize
@@ -183,15 +183,18 @@ def changes(context: Path, dockerfile: Path) -> list[str]:
     return found
 
 
-def ask_platform(connections: Connections, environment: Environment) -> str:
+def ask_platform(connections: Connections, environment: Environment) -> tuple[str, dict[str, AxonError]]:
     """Ask all app servers for their processor, at the same time.
 
     Args:
         connections: To the servers.
         environment: Whose app servers.
 
+    Returns:
+        The platform of those that answer, and why the others do not.
+
     Raises:
-        AxonError: One cannot be asked, or they differ.
+        AxonError: None can be asked, or they differ.
     """
     servers = Servers(connections, Silent(), environment=environment.name)
 
@@ -200,8 +203,10 @@ def ask_platform(connections: Connections, environment: Environment) -> str:
         must(server, "asking for its processor", told["machine"])
         return told
 
-    told = servers.each(environment.app, work)
-    return agreed({server: one["machine"].stdout for server, one in told.items()})
+    told, lost = servers.attempt(environment.app, work)
+    if not told:
+        raise_all(lost.values())
+    return agreed({server: one["machine"].stdout for server, one in told.items()}), lost
 
 
 def platform(environment: Environment, named: str) -> str | None:

@@ -43,6 +43,7 @@ class Options:
         wait_lock: Seconds to wait for somebody else's lock.
         hosts_file: The configuration file as it was named on the command line, for commands that people are told to type.
         no_pull: Whether the image is on the app servers, and no registry is asked for it.
+        commit: The git commit that the image was built from, where that is known; else the one that is checked out counts.
         logins: To registries: who knows a password is asked once per run.
         token: Names this run as the owner of its locks, and no other.
     """
@@ -57,6 +58,7 @@ class Options:
     wait_lock: float = 0.0
     hosts_file: str = ""
     no_pull: bool = False
+    commit: str = ""
     logins: Logins = field(default_factory=Logins, compare=False)
     token: str = field(default_factory=lambda: secrets.token_hex(4))
 

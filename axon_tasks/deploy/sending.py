@@ -88,6 +88,10 @@ def present(there: There, diff_ids: tuple[str, ...]) -> int:
     return shared(diff_ids, tuple(there.images.layers.values())) if there.images.takes_parts else 0
 
 
+def _stopped() -> AxonError:
+    return AxonError("Interrupted: what had been sent is not used by anything.", code=130)
+
+
 class Sender:
     """Sends one image to the app servers of one environment.
 
@@ -112,18 +116,19 @@ class Sender:
         self._recorder = connections.recorder
         self._sent: dict[str, Sent] = {}
         self._file: ImageFile | None = None
+        self._lost: Mapping[str, AxonError] = {}
         self._interrupted = False
         self._guard = threading.Lock()
 
-    def send(self) -> Mapping[str, Sent]:
+    def send(self) -> tuple[Mapping[str, Sent], Mapping[str, AxonError]]:
         """Send it; the main thread stays free for Ctrl-C.
 
         Returns:
-            What was sent, by server.
+            What was sent, by server, and why the others were not: they cannot be reached, or do not take it.
 
         Raises:
             UsageError: There is no Docker on this machine.
-            AxonError: A server cannot be reached, or does not take it; the others were sent it all the same.
+            AxonError: It was interrupted, or there is no such image, or the servers do not agree on its id.
         """
         span = self._recorder.begin(
             "step", "send", parent=self._connections.span, environment=self._environment.name
@@ -133,15 +138,18 @@ class Sender:
         except BaseException as error:
             self._recorder.end(span, outcome="failed")
             if self._interrupted and isinstance(error, AxonError):
-                raise AxonError(
-                    "Interrupted: what had been sent is not used by anything.", code=130
-                ) from None
+                raise _stopped() from None
             raise
         finally:
             if self._file is not None:
                 self._file.close()
-        self._recorder.end(span)
-        return self._sent
+        self._recorder.end(span, outcome="failed" if self._lost else "ok")
+        if self._interrupted:
+            raise _stopped()
+        self._must_agree()
+        return {
+            server: self._sent[server] for server in self._environment.app if server in self._sent
+        }, self._lost
 
     def _stop(self) -> None:
         self._interrupted = True
@@ -161,7 +169,9 @@ class Sender:
                 self._deliver(server, looks[server], span)
             return result
 
-        servers.each(self._environment.app, work)
+        _, self._lost = servers.attempt(self._environment.app, work)
+
+    def _must_agree(self) -> None:
         ids = {server: one.id for server, one in self._sent.items()}
         if len(set(ids.values())) > 1:
             told = ", ".join(f"{server} {identity[7:19]}" for server, identity in ids.items())

@@ -12,7 +12,7 @@ from axon_tasks.tasks import deploy as deploying
 from axon_tasks.tasks.base import Context, duration, ended_like_ctrl_c, one_environment, say, task
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from axon_tasks.config import Environment, Project
     from axon_tasks.deploy.building import Build, Source
@@ -155,7 +155,7 @@ def ship(
     wanted = building.platform(environment, platform)
     options = Options(
         tag=made_of.tag, now=now, wait=wait, keep_going=keep_going, command=deploying.command_line(),
-        wait_lock=patience, hosts_file=hosts_file,
+        wait_lock=patience, hosts_file=hosts_file, commit=made_of.revision,
     )  # fmt: skip
     if dry_run:
         _print([*_build_lines(environment, made_of, wanted), *_push_lines(environment, made_of, way)])
@@ -165,14 +165,14 @@ def ship(
         # Connecting goes on while the image is built.
         connections.open_early(environment.servers)
         try:
-            known = wanted or _platform(connections, environment)
+            known = wanted or _platform(connections, environment, keep_going=keep_going)
             with _noted(connections, environment, "build"):
                 _build(environment, made_of, known)
             if way == "registry":
                 with _noted(connections, environment, "push"):
                     _push(environment, made_of, options.logins)
             else:
-                _send(connections, environment, made_of)
+                _send(connections, environment, made_of, keep_going=keep_going)
         except BaseException as error:
             code = (
                 error.code
@@ -235,10 +235,27 @@ def _asked(project: Project, environment: Environment) -> str:
         return _platform(connections, environment)
 
 
-def _platform(connections: Connections, environment: Environment) -> str:
+def _platform(connections: Connections, environment: Environment, *, keep_going: bool = False) -> str:
     from axon_tasks.deploy import building
 
-    return building.ask_platform(connections, environment)
+    platform, lost = building.ask_platform(connections, environment)
+    _tell_lost(lost, keep_going=keep_going)
+    return platform
+
+
+def _tell_lost(lost: Mapping[str, AxonError], *, keep_going: bool) -> None:
+    """Warn of app servers that failed, where the deploy is to leave them out.
+
+    Raises:
+        AxonError: It is not.
+    """
+    from axon_tasks.deploy.problems import raise_all
+    from axon_tasks.report import console
+
+    if not keep_going:
+        raise_all(lost.values())
+    for error in lost.values():
+        console.write_line(sys.stderr, f"Warning: {console.one_line(error.summary)}")
 
 
 def _build(environment: Environment, made_of: Source, platform: str) -> None:
@@ -274,14 +291,19 @@ def _push(environment: Environment, made_of: Source, logins: Logins) -> None:
     say(f"Pushed {reference} in {time.monotonic() - began:.2f} s")
 
 
-def _send(connections: Connections, environment: Environment, made_of: Source) -> None:
+def _send(
+    connections: Connections, environment: Environment, made_of: Source, *, keep_going: bool = False
+) -> None:
     from axon_tasks.deploy.sending import Sender
     from axon_tasks.report import shipping
 
     reference = str(environment.image_reference(made_of.tag))
     say(f"Sending {reference} to {', '.join(environment.app)}")
     sender = Sender(connections, environment, reference, shipping.Sending(sys.stdout))
-    say(shipping.sent(reference, sender.send()))
+    sent, lost = sender.send()
+    if sent:
+        say(shipping.sent(reference, sent))
+    _tell_lost(lost, keep_going=keep_going)
 
 
 # --- what a dry run prints --------------------------------------------------------------------------------------------

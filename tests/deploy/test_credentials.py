@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import base64
 import json
+import subprocess
+import sys
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from reading import PROJECT
 
 from axon_tasks.commands.registry import Login
 from axon_tasks.config import Registry, Secret
@@ -15,8 +19,6 @@ from axon_tasks.deploy import credentials
 from axon_tasks.deploy.credentials import CredentialsError, Logins, find
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from programs import Programs
 
 ECR = "123456789012.dkr.ecr.eu-west-1.amazonaws.com"
@@ -194,3 +196,81 @@ def test_what_docker_does_not_have(
     with pytest.raises(CredentialsError) as caught:
         find(asked("docker", "r.test"))
     assert (2, True) == (caught.value.code, expected in str(caught.value)), str(caught.value)
+
+
+TEXT = f"""
+product: shop
+image: {ECR}/shop
+registry: {{credentials: aws}}
+hosts: {{edge1: {{address: 192.0.2.1}}, app1: {{address: 192.0.2.2}}}}
+environments: {{prod: {{system: [edge1], app: [app1], domain: shop.test}}}}
+"""
+
+
+def called(folder: Path, program: str, *words: str) -> subprocess.CompletedProcess[str]:
+    (folder / "hosts.yml").write_text(TEXT)
+    (folder / "Dockerfile").write_text("FROM scratch\n")
+    return subprocess.run(
+        [str(Path(sys.executable).parent / program), *words, f"--hosts-file={folder / 'hosts.yml'}"],
+        cwd=PROJECT, capture_output=True, text=True, timeout=60, check=False, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("program", "words"),
+    [
+        ("fab", ("deploy", "--env=prod", "--tag=v1", "--dry-run")),
+        ("fab", ("push", "--env=prod", "--tag=v1", "--dry-run")),
+        ("fab", ("ship", "--env=prod", "--tag=v1", "--dry-run")),
+        ("invoke", ("config.show", "--env=prod")),
+        ("invoke", ("config.validate",)),
+    ],
+)
+def test_nobody_is_asked_for_a_look(
+    programs: Programs, tmp_path: Path, program: str, words: tuple[str, ...]
+) -> None:
+    """A dry run and the settings say with which user and from whom, and ask nobody."""
+    programs.add("aws", ([], "s3cret\n", "", 0))
+    programs.add("docker")
+    said = called(tmp_path, program, *words)
+    assert 0 == said.returncode, said.stderr
+    assert [] == [one for one in programs.words if one[:2] != ["docker", "buildx"]]
+    if program == "fab":
+        assert "AWS" in said.stdout
+
+
+def test_a_push_asks_and_logs_in(programs: Programs, tmp_path: Path) -> None:
+    """The password goes from one program to the other and is shown nowhere; a failure ends it before anything is contacted."""
+    programs.add("aws", (["ecr", "get-login-password"], "s3cret\n", "", 0))
+    programs.add("docker")
+    said = called(tmp_path, "fab", "push", "--env=prod", "--tag=v1")
+    assert (0, False) == (said.returncode, "s3cret" in said.stdout + said.stderr), said.stderr
+    assert [
+        (["aws", "ecr", "get-login-password", "--region", "eu-west-1"], ""),
+        (["docker", "login", "--username", "AWS", "--password-stdin", ECR], "s3cret"),
+        (["docker", "push", f"{ECR}/shop:v1"], ""),
+    ] == [(one["words"], one["input"]) for one in programs.calls]
+    programs.add("aws", (["ecr"], "", "Unable to locate credentials.\n", 255))
+    said = called(tmp_path, "fab", "push", "--env=prod", "--tag=v1")
+    assert (2, True, 4) == (
+        said.returncode, "exit code 255: Unable to locate credentials." in said.stderr, len(programs.calls),
+    ), said.stderr  # fmt: skip
+
+
+def test_build_arguments_are_variables(programs: Programs, tmp_path: Path) -> None:
+    """Their values stand in no command line; buildx is used where it is there, and its failure is that of the task."""
+    programs.add("docker", (["buildx", "build"], "no such stage\n", "", 7), variables=("TOKEN",))
+    text = TEXT.replace(
+        "environments:", "defaults: {build: {args: {TOKEN: s3cret}, platform: linux/arm64}}\nenvironments:"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys.modules[__name__], "TEXT", text)
+        said = called(tmp_path, "fab", "build", "--env=prod", "--tag=v1")
+    assert (1, True) == (said.returncode, "the builder ended with exit code 7" in said.stderr), said.stderr
+    asked_first, built = programs.calls
+    assert ["docker", "buildx", "version"] == asked_first["words"]
+    assert ["docker", "buildx", "build", "--load", "--tag", f"{ECR}/shop:v1"] == built["words"][:6]
+    assert ("s3cret", False) == (
+        built["variables"]["TOKEN"],
+        "s3cret" in " ".join(built["words"]) + said.stdout,
+    )

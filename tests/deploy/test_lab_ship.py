@@ -13,6 +13,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from schemas import conforming
 
+from axon_tasks.config import load
+from axon_tasks.deploy import sending
+from axon_tasks.deploy.connections import Connections
+from axon_tasks.deploy.timeline import Recorder
 from axon_tasks.lab.images import build_context
 
 if TYPE_CHECKING:
@@ -128,8 +132,8 @@ def test_an_image_that_no_registry_has(working: Working) -> None:
     assert all(told[2] < 50 for told in sent(said).values())
     second = image_of(product, "app1")
     releases = conforming("history", done(working.fab("history", "--env=prod", "--json")))["releases"]
-    assert [(f"{product.name}/shop:{two}", second), (f"{product.name}/shop:{one}", first)] == [
-        (release["image"], release["digest"]) for release in releases
+    assert [(f"{product.name}/shop:{two}", second, two), (f"{product.name}/shop:{one}", first, one)] == [
+        (release["image"], release["digest"], release["commit"][:12]) for release in releases
     ]
     done(working.fab("status", "--env=prod"))
     assert "nothing but the container itself" in done(working.fab("diff", "--env=prod", f"--tag={two}"))
@@ -171,7 +175,7 @@ def test_sending_and_deploying_by_themselves(working: Working) -> None:
     del working.settings["build"]["push"]
     done(working.fab("deploy", "--env=prod", f"--tag={tag}", "--no-pull"))
     assert (200, "one") == product.get()
-    # A server that has lost a layer that it seemed to have is sent all of them.
+    # A record names it by its id.
     working.settings["build"]["push"] = "ssh"
     done(working.fab("deploy", "--env=prod", f"--tag={image_of(product, 'app1')}", "--wait"))
     assert (200, "one") == product.get()
@@ -206,6 +210,38 @@ def test_an_image_goes_through_a_registry(working: Working) -> None:
     for words in (("build",), ("push",), ("deploy", f"--tag={tag}")):
         done(working.fab(words[0], "--env=prod", *words[1:]))
     assert (200, "two") == product.get()
+    # The login is asked for when an earlier image has to be pulled again.
+    product.settle()
+    product.lab.exec(
+        "app1", "docker rmi -f $(docker images -q --filter label=org.opencontainers.image.title=shop) || true"
+    )
+    done(working.fab("rollback", "--env=prod", "--wait"))
+    assert (200, "one") == product.get()
+
+
+def test_a_server_that_has_less_than_it_seemed_to_have(
+    working: Working, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where an archive without its lower layers is not loaded, the whole one is sent; a server that is down hides no other."""
+    product = working.product
+    working.settings["image"] = f"{product.name}/shop"
+    tag = working.commit("one")
+    done(working.fab("build", "--env=prod"))
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{product.lab.path(BUILDER, '/run/docker.sock')}")
+    monkeypatch.setattr(sending, "present", lambda _there, _ids: 2)
+    product.settings["hosts"]["app2"] |= {"address": "10.77.0.99", "connect_timeout": "1s"}
+    project = load(product.write())
+    with Connections(project, Recorder(command="")) as connections:
+        sent, lost = sending.Sender(
+            connections, project.environment("prod"), f"{product.name}/shop:{tag}", lambda *_: None
+        ).send()
+    assert (["app1"], ["app2"]) == (list(sent), list(lost))
+    assert (3, 3, True) == (sent["app1"].layers, sent["app1"].of, sent["app1"].again)
+    assert sent["app1"].id in product.lab.exec("app1", ["docker", "images", "-q", "--no-trunc"]).stdout
+    said = working.fab("push", "--env=prod", "--push=ssh")
+    assert (4, True, True) == (
+        said.returncode, "app1: has it already" in said.stdout, "app2 (10.77.0.99:22)" in said.stderr,
+    ), said.stderr  # fmt: skip
 
 
 def test_what_ends_it_early(working: Working) -> None:
