@@ -215,7 +215,7 @@ class Sender:
         lowest = present(there, image.diff_ids)
         fed = self._feed(server, image, lowest, span)
         sent, again = fed.sent, False
-        if fed.exit_code and lowest:
+        if fed.exit_code and lowest and "no space left" not in fed.stderr.lower():
             # It may have removed meanwhile what it had, or keep its images in a way that is not known here.
             lowest, again = 0, True
             fed = self._feed(server, image, lowest, span)

@@ -161,6 +161,9 @@ def ship(
         _print([*_build_lines(environment, made_of, wanted), *_push_lines(environment, made_of, way)])
         say(deploying.plans(project, [environment], options, as_json=False))
         return
+    if way == "registry" and environment.registry:
+        # A password that is not to be had is told now, and not after a long build.
+        options.logins.get(environment.registry)
     with ended_like_ctrl_c(), _connected(project, keep=True) as connections:
         # Connecting goes on while the image is built.
         connections.open_early(environment.servers)
@@ -174,20 +177,20 @@ def ship(
             else:
                 _send(connections, environment, made_of, keep_going=keep_going)
         except BaseException as error:
-            code = (
-                error.code
-                if isinstance(error, AxonError)
-                else 130
-                if isinstance(error, KeyboardInterrupt)
-                else 1
-            )
-            connections.recorder.finish(outcome="failed", exit_code=code)
+            connections.recorder.finish(outcome="failed", exit_code=_code(error))
             raise
         from dataclasses import replace
 
         deploying.run(
             project, connections, [environment], replace(options, run_id=connections.recorder.run_id)
         )
+
+
+def _code(error: BaseException) -> int:
+    """The exit code of a run that ends with this."""
+    if isinstance(error, AxonError):
+        return error.code
+    return 130 if isinstance(error, KeyboardInterrupt) else 1
 
 
 def _way(environment: Environment, push: str) -> Literal["registry", "ssh"]:

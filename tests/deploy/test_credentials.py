@@ -207,8 +207,8 @@ environments: {{prod: {{system: [edge1], app: [app1], domain: shop.test}}}}
 """
 
 
-def called(folder: Path, program: str, *words: str) -> subprocess.CompletedProcess[str]:
-    (folder / "hosts.yml").write_text(TEXT)
+def called(folder: Path, program: str, *words: str, text: str = TEXT) -> subprocess.CompletedProcess[str]:
+    (folder / "hosts.yml").write_text(text)
     (folder / "Dockerfile").write_text("FROM scratch\n")
     return subprocess.run(
         [str(Path(sys.executable).parent / program), *words, f"--hosts-file={folder / 'hosts.yml'}"],
@@ -263,9 +263,7 @@ def test_build_arguments_are_variables(programs: Programs, tmp_path: Path) -> No
     text = TEXT.replace(
         "environments:", "defaults: {build: {args: {TOKEN: s3cret}, platform: linux/arm64}}\nenvironments:"
     )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys.modules[__name__], "TEXT", text)
-        said = called(tmp_path, "fab", "build", "--env=prod", "--tag=v1")
+    said = called(tmp_path, "fab", "build", "--env=prod", "--tag=v1", text=text)
     assert (1, True) == (said.returncode, "the builder ended with exit code 7" in said.stderr), said.stderr
     asked_first, built = programs.calls
     assert ["docker", "buildx", "version"] == asked_first["words"]

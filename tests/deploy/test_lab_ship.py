@@ -212,9 +212,9 @@ def test_an_image_goes_through_a_registry(working: Working) -> None:
     assert (200, "two") == product.get()
     # The login is asked for when an earlier image has to be pulled again.
     product.settle()
-    product.lab.exec(
-        "app1", "docker rmi -f $(docker images -q --filter label=org.opencontainers.image.title=shop) || true"
-    )
+    images = f"docker images --no-trunc -q 10.77.0.5:5001/{product.name}"
+    product.lab.exec("app1", f"docker rmi -f $({images})", check=False)
+    assert 1 == len(set(product.lab.exec("app1", images).stdout.split()))  # that of the container that runs
     done(working.fab("rollback", "--env=prod", "--wait"))
     assert (200, "one") == product.get()
 
