@@ -10,7 +10,7 @@ from axon_tasks.commands import build as commands
 from axon_tasks.commands import docker
 from axon_tasks.deploy import facts as parse
 from axon_tasks.deploy import local, problems
-from axon_tasks.deploy.archive import ImageFile, shared
+from axon_tasks.deploy.archive import ImageFile, compressed, shared
 from axon_tasks.deploy.engine import Interruptible
 from axon_tasks.deploy.preview import Silent
 from axon_tasks.deploy.problems import must
@@ -50,7 +50,7 @@ class Sent(NamedTuple):
         id: The image's id there.
         layers: How many layers were sent.
         of: How many the image has.
-        bytes: How many bytes were sent.
+        bytes: How many bytes were sent; they are compressed.
         seconds: How long that took.
         again: Whether all of it had to be sent after its missing layers alone had not been enough.
     """
@@ -99,7 +99,7 @@ class Sender:
         connections: To the servers.
         environment: Whose app servers.
         reference: The image, with its tag.
-        told: Is called with a server, the bytes sent so far and all of them, from several threads.
+        told: Is called with a server, the bytes of the archive read so far and all of them, from several threads.
     """
 
     def __init__(
@@ -235,9 +235,8 @@ class Sender:
             fed = feed(
                 self._connections[server],
                 docker.load(self._reference),
-                image.stream(lowest),
+                compressed(image.stream(lowest), lambda read: self._told(server, read, size)),
                 timeout=_LOAD,
-                told=lambda sent: self._told(server, sent, size),
             )
         except BaseException:
             self._recorder.end(batch, outcome="failed")

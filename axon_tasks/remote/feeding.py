@@ -15,7 +15,7 @@ from axon_tasks.remote.script import single
 from axon_tasks.remote.transport import BROKEN, close_quietly
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     import paramiko
 
@@ -55,7 +55,6 @@ def feed(
     pieces: Iterable[bytes],
     *,
     timeout: float,
-    told: Callable[[int], None] | None = None,
 ) -> Fed:
     """Run a command that reads pieces of a stream as they come; no more than a few of them are in memory.
 
@@ -67,7 +66,6 @@ def feed(
         command: Shell text without secrets.
         pieces: What it reads.
         timeout: Seconds that it may take once it has been sent everything.
-        told: Is called with the number of bytes sent so far.
 
     Raises:
         UnreachableError: The server grants no session.
@@ -77,7 +75,7 @@ def feed(
     channel = connection.create_session()
     try:
         connection.transport.execute(channel, single(command))
-        sent = _send(connection, channel, pieces, told)
+        sent = _send(connection, channel, pieces)
         return _end(connection, channel, sent, timeout)
     except TimeoutError:
         raise AxonError(f"{connection.name}: a command that was sent data has not ended in time") from None
@@ -91,7 +89,6 @@ def _send(
     connection: Connection,
     channel: paramiko.Channel,
     pieces: Iterable[bytes],
-    told: Callable[[int], None] | None,
 ) -> int:
     """Send everything, or as much as the command reads; gives how much that was."""
     channel.settimeout(_LOOK)
@@ -101,8 +98,6 @@ def _send(
             if not _pass_on(connection, channel, piece[begin : begin + _CHUNK]):
                 return sent
             sent += len(piece[begin : begin + _CHUNK])
-        if told is not None:
-            told(sent)
     channel.shutdown_write()
     return sent
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import json
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from axon_tasks.deploy.archive import ImageFile, shared
+from axon_tasks.deploy.archive import ImageFile, compressed, shared
 from axon_tasks.errors import AxonError
 
 if TYPE_CHECKING:
@@ -140,6 +141,15 @@ def test_docker_does_not_give_it(programs: Programs) -> None:
     programs.add("docker", (["save"], "", "Error response from daemon: reference does not exist\n", 1))
     with pytest.raises(AxonError, match=r"does not give the image .*: Error response from daemon: reference"):
         ImageFile(REFERENCE)
+
+
+@given(pieces=st.lists(st.binary(max_size=2000)))
+def test_a_stream_is_compressed(pieces: list[bytes]) -> None:
+    """It comes out again as it went in, and what was read of it is told on the way."""
+    told: list[int] = []
+    packed = b"".join(compressed(pieces, told.append))
+    assert b"".join(pieces) == gzip.decompress(packed)
+    assert [len(b"".join(pieces[: number + 1])) for number in range(len(pieces))] == told
 
 
 _IDS = st.lists(st.sampled_from("abc"), max_size=5)

@@ -27,22 +27,19 @@ def connection(fleet: Fleet) -> Connection:
 
 
 def test_a_stream_arrives_as_it_is(connection: Connection) -> None:
-    """Every byte, however many there are, with no more than a few pieces in memory; what was sent is told on the way."""
+    """Every byte, however many there are, with no more than a few pieces in memory."""
     pieces = 200
-    told: list[int] = []
     tracemalloc.start()
     fed = feed(
         connection,
         "sha256sum; echo done >&2; exit 3",
         (_PIECE for _ in range(pieces)),
         timeout=60,
-        told=told.append,
     )
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     whole = hashlib.sha256(_PIECE * pieces).hexdigest()
     assert (3, f"{whole}  -\n", "done\n", pieces * len(_PIECE)) == fed
-    assert [number * len(_PIECE) for number in range(1, pieces + 1)] == told
     assert most < 20 * 1024 * 1024
 
 
