@@ -14,8 +14,9 @@ from axon_tasks.config.images import is_digest
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from axon_tasks.commands.registry import Login
     from axon_tasks.commands.shell import Learnt
-    from axon_tasks.config import Environment, Registry
+    from axon_tasks.config import Environment
     from axon_tasks.config.project import ReleaseCommand
 
 #: Fields of `docker ps`, each as JSON, so that no label or name of a foreign container can shift a column.
@@ -46,6 +47,11 @@ class Started(NamedTuple):
     arguments: tuple[Word, ...]
     checksum: str = ""
 
+    @property
+    def by_id(self) -> bool:
+        """Whether the image was run by its id, because no registry has it."""
+        return _BY_ID in self.arguments
+
 
 class Candidate(NamedTuple):
     """What one app server runs of a release.
@@ -60,6 +66,7 @@ class Candidate(NamedTuple):
         bind: The address to publish on; `0.0.0.0` if the host has no private address.
         digest: The image's digest.
         again: What an earlier release was started with here, if this is to be the same once more.
+        by_id: Whether the digest is the image's id on the server, because no registry has the image.
     """
 
     environment: Environment
@@ -71,6 +78,7 @@ class Candidate(NamedTuple):
     bind: str
     digest: str
     again: Started | None = None
+    by_id: bool = False
 
     @property
     def container(self) -> str:
@@ -81,6 +89,11 @@ class Candidate(NamedTuple):
     def variables(self) -> dict[str, str]:
         """What differs from one release to the next: the shell variables of its scripts (`VARIABLES`)."""
         return {"release": self.release, "slot": self.slot, "port": self.port, "digest": self.digest}
+
+    @property
+    def image(self) -> Word:
+        """The image to run: the same bytes on every server, whatever happens to the tag."""
+        return _BY_ID if self.by_id else by_digest(self.reference)
 
     @property
     def restart(self) -> str:
@@ -157,7 +170,7 @@ def reserve_ports(environment: Environment) -> str:
     )
 
 
-def pull(image: Word, registry: Registry | None, *, if_missing: bool = False, **values: str) -> str:
+def pull(image: Word, login: Login | None, *, if_missing: bool = False, **values: str) -> str:
     """Pull an image with credentials that exist for this command alone.
 
     The password comes on stdin, and Docker's configuration is a private directory that is removed at the end:
@@ -165,15 +178,15 @@ def pull(image: Word, registry: Registry | None, *, if_missing: bool = False, **
 
     Args:
         image: The reference; it may contain variables.
-        registry: The login, if the registry asks for one.
+        login: The login, if the registry asks for one.
         if_missing: Whether nothing is pulled, nor asked, if the image is there already.
         values: The variables.
     """
     return script(
         "fetch_image" if if_missing else "pull_image",
         ("docker",),
-        registry_user=registry.username if registry else "",
-        registry_server=(registry.server or "") if registry else "",
+        registry_user=login.username if login else "",
+        registry_server=login.server if login else "",
         **values,
         image=image,
     )
@@ -187,6 +200,29 @@ def digests(image: Word, **values: str) -> str:
 def by_digest(reference: str) -> Word:
     """The image by its digest: the same bytes on every server, whatever happens to the tag."""
     return (ImageReference.parse(reference).name, "@", Var("digest"))
+
+
+#: An image by its id. An id and a digest look the same; which of the two it is shows in whether a name stands before it.
+_BY_ID: Word = (Var("digest"),)
+
+
+def by_id() -> Word:
+    """The image by its id, where it was sent to the servers and no registry knows it."""
+    return _BY_ID
+
+
+def images() -> str:
+    """Where Docker keeps its images, and the layers of each, so that only what is missing has to be sent."""
+    return script("tell_layers", ("docker",))
+
+
+def load(reference: str) -> str:
+    """Load an image from an archive on stdin, and tell its id.
+
+    Args:
+        reference: Its name.
+    """
+    return script("load_image", ("docker",), image=reference)
 
 
 def run_arguments(candidate: Candidate) -> list[Word]:
@@ -220,7 +256,7 @@ def run_arguments(candidate: Candidate) -> list[Word]:
     for key, value in labels.items():
         arguments += ["--label", (f"{key}=", *((value,) if isinstance(value, str) else value))]
     arguments += _surroundings(environment)
-    return [*arguments, by_digest(candidate.reference), *(container.command or ())]
+    return [*arguments, candidate.image, *(container.command or ())]
 
 
 def _surroundings(environment: Environment, *, alias: bool = True) -> list[Word]:
@@ -272,7 +308,7 @@ def release_command(candidate: Candidate, wanted: ReleaseCommand) -> str:
         "--rm", "--name", (f"{environment.product}-{environment.name}-", Var("release"), "-command"),
         "--label", f"axon.command={environment.product}/{environment.name}",
         *_surroundings(environment, alias=False), *entrypoint,
-        by_digest(candidate.reference), *wanted.command,
+        candidate.image, *wanted.command,
     ]  # fmt: skip
     return script(
         f"release_command {command(*arguments)}",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from axon_tasks.config.faults import ConfigurationFaults, Fault, ValueFault, nearest
 from axon_tasks.config.images import ImageReference
 from axon_tasks.config.project import (
+    Build,
     Container,
     Drain,
     Environment,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MASK",
+    "Build",
     "ConfigurationFaults",
     "Container",
     "Drain",

@@ -169,6 +169,7 @@ def _environment(kept: Mapping[str, Any], way: _Way, look_up: Callable[[_Way], S
         maintenance=_made(made.Maintenance, kept["maintenance"]),
         nginx=_made(made.Nginx, kept["nginx"]),
         ports=_made(made.PortRange, kept["ports"]),
+        build=_build(kept["build"], (*way, "build"), look_up),
     )
 
 
@@ -180,7 +181,15 @@ def _host(kept: Mapping[str, Any], way: _Way, look_up: Callable[[_Way], Secret])
 def _registry(
     kept: Mapping[str, Any] | None, way: _Way, look_up: Callable[[_Way], Secret]
 ) -> made.Registry | None:
-    return None if kept is None else _made(made.Registry, kept, password=look_up((*way, "password")))
+    if kept is None:
+        return None
+    password = None if kept["password"] is None else look_up((*way, "password"))
+    return _made(made.Registry, kept, password=password, password_file=_path(kept["password_file"]))
+
+
+def _build(kept: Mapping[str, Any], way: _Way, look_up: Callable[[_Way], Secret]) -> made.Build:
+    args = {name: one_line(look_up((*way, "args", name))) for name in kept["args"]}
+    return _made(made.Build, kept, args=args)
 
 
 def _notify(

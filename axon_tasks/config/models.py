@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from axon_tasks.config import values as v
 from axon_tasks.config.faults import ValueFault
+from axon_tasks.config.registries import EXAMPLES, belongs
 from axon_tasks.config.secret import Secret
 
 #: A deploy needs one port for the old release and one for the new.
@@ -25,8 +26,43 @@ class RegistrySettings(Settings):
     server: v.RegistryServer | None = Field(
         None, description="host[:port]; default: the registry of the image"
     )
-    username: v.RegistryUser = Field(description="user name for the registry")
-    password: Secret = Field(description="password or token, best as ${VARIABLE}; travels over stdin only")
+    username: v.RegistryUser | None = Field(
+        None, description="user name for the registry; aws, azure, docker and gcloud know it themselves"
+    )
+    password: Secret | None = Field(
+        None, description="password or token, best as ${VARIABLE}; travels over stdin only"
+    )
+    password_file: v.LocalPath | None = Field(
+        None, description="local file that holds the password, relative to this file; ~ is expanded"
+    )
+    credentials: v.Credentials | None = Field(
+        None, description="whom to ask for the login on this machine: aws, azure, docker, gcloud or gh"
+    )
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "RegistrySettings":
+        ways = [one for one in (self.password, self.password_file, self.credentials) if one is not None]
+        if len(ways) != 1:
+            raise ValueFault(
+                "names several ways to log in" if ways else "names no way to log in",
+                expected="one of password, password_file and credentials",
+            )
+        if self.credentials in v.KNOW_THE_USER and self.username is not None:
+            raise ValueFault(
+                f"has a username, and credentials: {self.credentials} knows it itself", expected="no username"
+            )
+        if self.credentials not in v.KNOW_THE_USER and self.username is None:
+            raise ValueFault("has no username", expected="username: NAME beside it")
+        return self
+
+    @model_validator(mode="after")
+    def _fitting_server(self) -> "RegistrySettings":
+        if self.credentials and self.server and not belongs(self.credentials, self.server):
+            raise ValueFault(
+                f"has credentials: {self.credentials} for a registry that is none of theirs",
+                expected=f"a registry such as {EXAMPLES[self.credentials]}",
+            )
+        return self
 
 
 class HostSettings(Settings):
@@ -250,6 +286,27 @@ class NginxSettings(Settings):
         return self
 
 
+class BuildSettings(Settings):
+    """How the image is built on this machine, and how it gets to the app servers."""
+
+    context: v.LocalPath = Field(".", description="folder that is built, relative to this file")
+    dockerfile: v.LocalPath = Field("Dockerfile", description="its Dockerfile, relative to that folder")
+    args: dict[v.BuildArgument, v.EnvironmentValue] = Field(
+        default_factory=dict,
+        description="build arguments; never shown, but the image's history holds them: they are no place for secrets",
+    )
+    target: v.DockerName | None = Field(
+        None, description="stage of the Dockerfile to build; default: the last"
+    )
+    platform: v.Platform | None = Field(
+        None, description="such as linux/amd64; default: that of the app servers, which are asked"
+    )
+    push: v.Push = Field(
+        "registry",
+        description="registry: the image goes there, and app servers pull it; ssh: it is sent to them, without a registry",
+    )
+
+
 class PortRangeSettings(Settings):
     """The ports on the app servers from which two are chosen for each environment."""
 
@@ -303,6 +360,7 @@ class EnvironmentSettings(Settings):
     ports: PortRangeSettings = Field(
         default_factory=PortRangeSettings, description="ports on the app servers"
     )
+    build: BuildSettings = Field(default_factory=BuildSettings, description="how the image is built")
 
     @field_validator("system", "app")
     @classmethod

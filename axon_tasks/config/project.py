@@ -25,11 +25,21 @@ if TYPE_CHECKING:
 
 
 class Registry(NamedTuple):
-    """A registry login whose server is known."""
+    """How to log in to a registry; `deploy/credentials.py` makes a login of it when one is needed.
+
+    Attributes:
+        server: Its `host` or `host:port`.
+        username: None if whoever is asked knows it.
+        password: The password itself.
+        password_file: The file that holds it, absolute.
+        credentials: Who is asked for it: `aws`, `azure`, `docker`, `gcloud` or `gh`.
+    """
 
     server: str
-    username: str
-    password: Secret
+    username: str | None
+    password: Secret | None
+    password_file: Path | None = None
+    credentials: str | None = None
 
 
 class Host(NamedTuple):
@@ -168,6 +178,26 @@ class Nginx(NamedTuple):
     acme_root: str | None
 
 
+class Build(NamedTuple):
+    """How the image is built on this machine, and how it gets to the app servers.
+
+    Attributes:
+        context: The folder that is built, as written: relative to that of `hosts.yml`.
+        dockerfile: Its Dockerfile, relative to the context.
+        args: Build arguments.
+        target: The stage to build; None for the last one.
+        platform: None for that of the app servers.
+        push: `registry`, or `ssh` for images that no registry has.
+    """
+
+    context: str
+    dockerfile: str
+    args: dict[str, Secret]
+    target: str | None
+    platform: str | None
+    push: Literal["registry", "ssh"]
+
+
 class PortRange(NamedTuple):
     """The ports on the app servers from which two are chosen for each environment."""
 
@@ -199,6 +229,7 @@ class Environment(NamedTuple):
     maintenance: Maintenance
     nginx: Nginx
     ports: PortRange
+    build: Build
 
     @property
     def domains(self) -> tuple[str, ...]:
@@ -298,5 +329,5 @@ class Project(NamedTuple):
 #: What holds settings by name; any other tuple is a list.
 SETTINGS = (
     Registry, Host, Tls, LogOptions, Container, Health, ReleaseCommand, Hooks, Notify, Drain, Maintenance, Nginx,
-    PortRange, Environment, Project,
+    PortRange, Build, Environment, Project,
 )  # fmt: skip

@@ -208,7 +208,9 @@ def _project(settings: models.FileSettings, source: Path) -> Project:
         for name, host in settings.hosts.items()
     }
     environments = {
-        name: _made(Environment, one, name=name, product=settings.product)
+        name: _made(
+            Environment, one, name=name, product=settings.product, registry=_registry(one.registry, root)
+        )
         for name, one in settings.environments.items()
     }
     registry = settings.registry
@@ -218,13 +220,19 @@ def _project(settings: models.FileSettings, source: Path) -> Project:
     return Project(
         product=settings.product,
         image=settings.image,
-        registry=_inner(registry),
+        registry=_registry(registry, root),
         hosts=hosts,
         environments=environments,
         known_hosts=_absolute(settings.known_hosts, root),
         source=source,
         root=root,
     )
+
+
+def _registry(settings: models.RegistrySettings | None, root: Path) -> project.Registry | None:
+    if settings is None:
+        return None
+    return _made(project.Registry, settings, password_file=_absolute(settings.password_file, root))
 
 
 #: What becomes of the settings that others hold.
@@ -241,6 +249,7 @@ _MADE: dict[type[BaseModel], type[Any]] = {
     models.MaintenanceSettings: project.Maintenance,
     models.NginxSettings: project.Nginx,
     models.PortRangeSettings: project.PortRange,
+    models.BuildSettings: project.Build,
 }
 
 

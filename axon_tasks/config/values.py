@@ -355,6 +355,16 @@ def _label_name(value: object) -> str:
     return written
 
 
+def _build_argument(value: object) -> str:
+    written: str = _VARIABLE_NAME.check(value)
+    if written in _OF_THE_CLIENT or written.startswith(_OF_THE_CLIENT_ALL):
+        raise ValueFault(
+            "is a variable that the docker client itself listens to, and its arguments reach it as variables",
+            expected="another name",
+        )
+    return written
+
+
 def _list_of(value: object) -> object:
     """Accept a single value where a list is expected (`expect_status: 200`)."""
     return [value] if isinstance(value, (str, int)) else value
@@ -362,6 +372,10 @@ def _list_of(value: object) -> object:
 
 _PORT = _whole(1, _LARGEST_PORT)
 _DOCKER_NAME = _matching(r"[A-Za-z0-9][A-Za-z0-9_.-]*", "letters, digits, dots, dashes and underscores", 128)
+_VARIABLE_NAME = _matching(r"[A-Za-z_][A-Za-z0-9_]*", "letters, digits and underscores", 200)
+#: Variables that decide which program runs, and what it talks to (docker(1), ld.so(8)).
+_OF_THE_CLIENT = frozenset({"PATH", "HOME", "TMPDIR", "XDG_CONFIG_HOME"})
+_OF_THE_CLIENT_ALL = ("DOCKER_", "BUILDX_", "LD_", "DYLD_")
 _LABEL_NAME = _matching(r"[A-Za-z0-9][A-Za-z0-9._/-]*", "letters, digits and . _ / -", 128)
 _NAME = _matching(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?", "up to 40 of a-z, 0-9 and dashes inside", 40)
 _INVENTORY_NAME = _matching(
@@ -435,8 +449,19 @@ ExtraHost = Annotated[str, Rule(_extra_host, _TEXT_SCHEMA)]
 Argument = Annotated[str, Rule(_argument, _TEXT_SCHEMA)]
 Line = Annotated[str, Rule(_printable, _TEXT_SCHEMA)]
 LabelName = Annotated[str, Rule(_label_name, _TEXT_SCHEMA)]
-VariableName = Annotated[str, _matching(r"[A-Za-z_][A-Za-z0-9_]*", "letters, digits and underscores", 200)]
+VariableName = Annotated[str, _VARIABLE_NAME]
 EnvironmentValue = Annotated[Secret, AfterValidator(one_line)]
 HostKeys = Annotated[Literal["strict", "accept-new"], _one_of("strict", "accept-new")]
+#: Those that know with which name to log in, too.
+KNOW_THE_USER = frozenset({"aws", "azure", "docker", "gcloud"})
+Credentials = Annotated[
+    Literal["aws", "azure", "docker", "gcloud", "gh"], _one_of("aws", "azure", "docker", "gcloud", "gh")
+]
+Push = Annotated[Literal["registry", "ssh"], _one_of("registry", "ssh")]
+Platform = Annotated[
+    str,
+    _matching(r"[a-z0-9]+/[a-z0-9_]+(?:/[a-z0-9]+)?", "a platform such as linux/amd64 or linux/arm64", 60),
+]
+BuildArgument = Annotated[str, Rule(_build_argument, _TEXT_SCHEMA)]
 Ending = Annotated[Literal["success", "failure"], _one_of("success", "failure")]
 Switch = Annotated[Literal["slots", "reload"], _one_of("slots", "reload")]

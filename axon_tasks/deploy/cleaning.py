@@ -418,8 +418,9 @@ class _Decision:
             ]
             if found and why:
                 left.append(Left(server, asked.name, f"{len(found)} images of {asked.image}", "; ".join(why)))
-            elif found:
-                items += found
+            else:
+                # What has lost its name belongs to no repository, and is found with each.
+                items += [one for one in found if one.target not in {known.target for known in items}]
         return items, left
 
 

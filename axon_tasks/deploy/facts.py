@@ -20,6 +20,7 @@ MAX_PORT = 65535
 
 #: A full container id (`docker ps --no-trunc`).
 _ID = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
 _VERSION = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9}){0,9}", re.ASCII)
 
 
@@ -86,6 +87,7 @@ class Container(NamedTuple):
         port: The published host port, 0 if unknown.
         reference: The image as people wrote it.
         digest: The image's digest, empty if unknown.
+        by_id: Whether that is the image's id, because it was sent to the server and no registry has it.
     """
 
     id: str
@@ -96,6 +98,7 @@ class Container(NamedTuple):
     port: int
     reference: str
     digest: str
+    by_id: bool = False
 
 
 def is_container(text: str) -> bool:
@@ -141,6 +144,8 @@ def _container(row: Mapping[str, str], environment: Environment) -> Container | 
         port=port if port is not None else int(published.group(1)) if published else 0,
         reference=row["image"] or row["Image"],
         digest=row["digest"],
+        # Docker tells with which words an image was run; an id is told as it is.
+        by_id=row["digest"] != "" and row["Image"] == row["digest"],
     )
 
 
@@ -263,6 +268,50 @@ def parse_system(server: str, nginx: str, state: str, upstream: str, site: str) 
         broken=told.get("broken", ""),
         maintenance=stated.get("maintenance", ""),
     )
+
+
+def parse_image_id(server: str, text: str) -> str:
+    """The id of an image, as Docker writes it on a line of its own, or at the end of one."""
+    found = re.search(r"(sha256:[0-9a-f]{64})\s*\Z", text, re.ASCII)
+    if found is None:
+        raise _unexpected(server, "docker image inspect", text)
+    return found[1]
+
+
+class Images(NamedTuple):
+    """The images of an app server.
+
+    Attributes:
+        takes_parts: Whether its Docker loads an archive without the layers that it has.
+        layers: The layers of each image, by its id.
+    """
+
+    takes_parts: bool
+    layers: Mapping[str, tuple[str, ...]]
+
+
+def parse_layers(server: str, text: str) -> Images:
+    """Read which images a server has, and of which layers they are made."""
+    if pairs(text).get("store") not in {"classic", "containerd"}:
+        raise _unexpected(server, "docker info", text)
+    found: dict[str, tuple[str, ...]] = {}
+    for line in text.splitlines():
+        identity, _, layers = line.partition(" ")
+        if _DIGEST.fullmatch(identity):
+            found[identity] = parse_layer_list(server, layers)
+    return Images(pairs(text)["store"] == "classic", found)
+
+
+def parse_layer_list(server: str, text: str) -> tuple[str, ...]:
+    """Read the layers of one image, the lowest one first."""
+    try:
+        layers = load_json(text)
+    except ValueError:
+        raise _unexpected(server, "docker image inspect", text) from None
+    # An image without a layer has null.
+    if layers is not None and not isinstance(layers, list):
+        raise _unexpected(server, "docker image inspect", text)
+    return tuple(map(str, layers or ()))
 
 
 def parse_digest(server: str, text: str, repository: str) -> str:

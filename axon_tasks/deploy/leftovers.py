@@ -294,7 +294,10 @@ def plain(repository: str) -> str:
     return repository.removeprefix("docker.io/").removeprefix("library/")
 
 
-def _references(image: Image, repository: str) -> tuple[str, ...]:
+def _references(image: Image, repository: str, deployed: Collection[str]) -> tuple[str, ...]:
+    """The names of an image that are ours; of one that was deployed and has lost its name to another one, its id."""
+    if not image.tags and not image.digests and image.id in deployed:
+        return (image.id,)
     tags = [one for one in image.tags if plain(one.rpartition(":")[0]) == plain(repository)]
     digests = [one for one in image.digests if plain(one.partition("@")[0]) == plain(repository)]
     return (*tags, *digests)
@@ -321,8 +324,14 @@ def images(
         deployed: When a digest was last deployed, in seconds since 1970.
         keep: How many of the newest to leave beside those.
     """
-    ours = [image for image in present if _IMAGE_ID.fullmatch(image.id) and _references(image, repository)]
-    bytes_of = {image.id: {one.partition("@")[2] for one in image.digests} for image in ours}
+    references = {
+        image.id: found
+        for image in present
+        if _IMAGE_ID.fullmatch(image.id) and (found := _references(image, repository, deployed))
+    }
+    ours = [image for image in present if image.id in references]
+    # An image that no registry has is known by its id.
+    bytes_of = {image.id: {image.id, *(one.partition("@")[2] for one in image.digests)} for image in ours}
 
     def age(image: Image) -> tuple[float, str]:
         return max([image.since, *(deployed.get(one, 0) for one in bytes_of[image.id])]), image.id
@@ -333,9 +342,9 @@ def images(
         names = {plain(one) for one in image.tags}
         stays = image.id in newest or image.id in used or bytes_of[image.id] & set(protected)
         if not stays and not names & {plain(one) for one in protected}:
-            references = _references(image, repository)
+            names_of = references[image.id]
             items.append(
-                Item(server, "", "image", image.id, references[0], size=image.size, references=references)
+                Item(server, "", "image", image.id, names_of[0], size=image.size, references=names_of)
             )
     return items
 

@@ -86,6 +86,7 @@ def preview(
             environment.app, naming.container_name(environment.product, environment.name, "<release>")
         ),
         ports={server: Learnt("port", "plan") for server in environment.app},
+        by_id=run.is_sent,
     )
     for server in environment.system:
         run.files[server] = nginx.Files(Learnt("upstream_text", "plan"), Learnt("site_text", "plan"))

@@ -27,6 +27,7 @@ class Release(NamedTuple):
         slot: `a` or `b`.
         containers: Container name per app server.
         ports: Host port per app server, as text.
+        by_id: Whether the digest is the image's id: it was sent to the servers, and no registry has it.
     """
 
     id: str
@@ -35,6 +36,7 @@ class Release(NamedTuple):
     slot: str
     containers: Mapping[str, str]
     ports: Mapping[str, str]
+    by_id: bool = False
 
     @property
     def tag(self) -> str:

@@ -45,12 +45,16 @@ def in_its_place(
 ) -> docker.Candidate:
     """What would run, with the id, slot, port and digest of a release that ran, so that both can be compared.
 
+    Whether a registry has the image, or it was sent to the servers, is no difference of what runs.
+
     Args:
         candidate: What would run.
         record: The record of that release.
         told: What it says about the server.
     """
+    ran = told.get("run")
     return candidate._replace(
+        by_id=isinstance(ran, list) and record.get("digest") in ran,
         release=str(record.get("id")),
         slot=str(record.get("slot")),
         port=str(told.get("port")),

@@ -54,20 +54,20 @@ def choose(run: Deployment) -> None:
         StepFailedError: Nothing serves, or not the same everywhere, or it is not known which image it is.
     """
     name = run.environment.name
-    images = {(one.reference, one.digest) for one in run.serving()}
+    images = {(one.reference, one.digest, one.by_id) for one in run.serving()}
     if len(images) != 1:
         raise StepFailedError(
             f"{name}: {'different images serve' if images else 'nothing of this tool serves'}, so there is nothing to restart",
             hint=f"Look: fab status --env={name}; deploy: fab deploy --env={name}",
         )
-    [(reference, digest)] = images
+    [(reference, digest, by_id)] = images
     if not (is_reference(reference) and is_digest(digest)):
         raise StepFailedError(
             f"{name}: the labels of what serves name no image: {reference[:100]!a} {digest[:100]!a}",
             hint=f"Deploy it: fab deploy --env={name} --tag=TAG",
         )
     run.restarts = run.serving()[0].release
-    new_release(run, reference=reference, digest=digest)
+    new_release(run, reference=reference, digest=digest, by_id=by_id)
 
 
 def is_reference(text: str) -> bool:

@@ -187,7 +187,7 @@ def choose(run: Deployment, past: Past, to: str) -> None:
         return
     digest = _must_be_startable(run, again)
     one = next(iter(again.kept.values()))
-    new_release(run, reference=one.reference, digest=digest)
+    new_release(run, reference=one.reference, digest=digest, by_id=one.by_id)
 
 
 def _kept(past: Past, release: str, record: Mapping[str, Any]) -> dict[str, docker.Started]:
@@ -236,7 +236,10 @@ def _must_be_startable(run: Deployment, again: Again) -> str:
     """
     name = run.environment.name
     digest = str(again.record.get("digest", ""))
-    anew = f"Deploy that image with today's settings: fab deploy --env={name} --tag={digest or 'DIGEST'}"
+    sent = " --no-pull" if any(one.by_id for one in again.kept.values()) else ""
+    anew = (
+        f"Deploy that image with today's settings: fab deploy --env={name} --tag={digest or 'DIGEST'}{sent}"
+    )
     lacking = [server for server in run.environment.app if server not in again.kept]
     if lacking:
         raise StepFailedError(

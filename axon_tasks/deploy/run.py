@@ -8,8 +8,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from axon_tasks.commands import docker, naming, nginx
-from axon_tasks.config import ImageReference
+from axon_tasks.commands.registry import Login
+from axon_tasks.commands.shell import Learnt
+from axon_tasks.config import ImageReference, Secret
 from axon_tasks.deploy import facts
+from axon_tasks.deploy.credentials import Logins, known_user
 from axon_tasks.deploy.release import Release
 from axon_tasks.errors import StepFailedError
 
@@ -40,6 +43,9 @@ class Options:
         wait_lock: Seconds to wait for somebody else's lock.
         hosts_file: The configuration file as it was named on the command line, for commands that people are told to type.
         end_maintenance: Whether maintenance ends as soon as the new release serves.
+        no_pull: Whether the image is on the app servers, and no registry is asked for it.
+        commit: The git commit that the image was built from, where that is known; else the one that is checked out counts.
+        logins: To registries: who knows a password is asked once per run.
         token: Names this run as the owner of its locks, and no other.
     """
 
@@ -53,6 +59,9 @@ class Options:
     wait_lock: float = 0.0
     hosts_file: str = ""
     end_maintenance: bool = False
+    no_pull: bool = False
+    commit: str = ""
+    logins: Logins = field(default_factory=Logins, compare=False)
     token: str = field(default_factory=lambda: secrets.token_hex(4))
 
 
@@ -141,6 +150,28 @@ class Deployment:
         """
         return str(self.environment.image_reference(self.options.tag))
 
+    @property
+    def is_sent(self) -> bool:
+        """Whether the image to deploy has been sent to the app servers, so that nothing is pulled."""
+        return self.options.no_pull or self.environment.build.push == "ssh"
+
+    def login(self) -> Login | None:
+        """The login for the registry; None if there is none. Whoever knows the password is asked now, unless it was.
+
+        Raises:
+            CredentialsError: It cannot be had.
+        """
+        registry = self.environment.registry
+        if registry is None:
+            return None
+        if self.preview:
+            user = known_user(registry) or Learnt("registry_user", "pull")
+            return Login(registry.server, user, Secret("?"))
+        found = self.options.logins.get(registry)
+        if found.warning and found.warning not in self.warnings:
+            self.warnings.append(found.warning)
+        return found
+
     def address(self, server: str) -> str:
         """The address at which nginx reaches an app server."""
         return self.project.hosts[server].upstream_address
@@ -187,6 +218,7 @@ class Deployment:
             bind=host.private_address or "0.0.0.0",  # noqa: S104  (without a private address nginx comes from outside)
             digest=release.digest,
             again=self.again.kept.get(server) if self.again else None,
+            by_id=release.by_id,
         )
 
     def serving(self) -> tuple[facts.Container, ...]:
@@ -219,6 +251,7 @@ class Deployment:
             slot=slot,
             containers={server: containers[0].name for server, containers in found.items()},
             ports={server: str(containers[0].port) for server, containers in found.items()},
+            by_id=one.by_id,
         )
         return True
 

@@ -342,8 +342,21 @@ class Servers:
         Raises:
             ServersFailedError: It failed on at least one; every failure is in it.
         """
+        results, errors = self.attempt(names, work)
+        if errors:
+            raise ServersFailedError(errors.values())
+        return results
+
+    def attempt(
+        self, names: Iterable[str], work: Callable[[str], BatchResult]
+    ) -> tuple[dict[str, BatchResult], dict[str, AxonError]]:
+        """Do the same on several servers at the same time; the parameters are those of `each`.
+
+        Returns:
+            The results, and why there are none of the other servers.
+        """
         wanted = tuple(dict.fromkeys(names))
-        errors: list[AxonError] = []
+        errors: dict[str, AxonError] = {}
         results: dict[str, BatchResult] = {}
         workers = 1 if self._sequential else max(1, min(_THREADS, len(wanted)))
         with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="server") as pool:
@@ -352,10 +365,8 @@ class Servers:
                 try:
                     results[name] = future.result()
                 except AxonError as error:
-                    errors.append(error)
-        if errors:
-            raise ServersFailedError(errors)
-        return results
+                    errors[name] = error
+        return results, errors
 
 
 def _nobody(_server: str, _line: str) -> None:

@@ -50,7 +50,7 @@ def plan_step(
         if decide:
             decide()
         else:
-            new_release(run, reference=run.reference)
+            new_release(run, reference=run.reference, by_id=run.is_sent)
 
     def learn(_results: Mapping[str, BatchResult]) -> Report:
         release = run.wanted()
@@ -75,13 +75,14 @@ def _tell_broken(run: Deployment) -> None:
             )
 
 
-def new_release(run: Deployment, *, reference: str, digest: str = "") -> None:
+def new_release(run: Deployment, *, reference: str, digest: str = "", by_id: bool = False) -> None:
     """Decide the release's id, slot, ports and containers from what the inspection found.
 
     Args:
         run: The run.
         reference: The image, as people write it.
         digest: Its digest, where that is known before it has been pulled.
+        by_id: Whether no registry has it, so that its id counts.
     """
     told = [one.release for app in run.app.values() for one in app.containers]
     told += [one.current for one in run.system.values()]
@@ -96,6 +97,7 @@ def new_release(run: Deployment, *, reference: str, digest: str = "") -> None:
         slot=slot,
         containers=dict.fromkeys(run.environment.app, name),
         ports={one: str(run.backend(one).ports[naming.SLOTS.index(slot)]) for one in run.environment.app},
+        by_id=by_id,
     )
 
 

@@ -6,13 +6,16 @@ import re
 from typing import TYPE_CHECKING
 
 from axon_tasks.commands import docker
-from axon_tasks.config import Secret
+from axon_tasks.config import ImageReference, Secret
 from axon_tasks.deploy import facts as parse
-from axon_tasks.deploy import problems
+from axon_tasks.deploy import problems, repeating
+from axon_tasks.deploy.credentials import CredentialsError
 from axon_tasks.deploy.engine import Report, Step
 from axon_tasks.deploy.locking import must_hold
+from axon_tasks.deploy.owner import text_of
 from axon_tasks.deploy.problems import must
 from axon_tasks.deploy.run import SHORT, durations, repository_of
+from axon_tasks.errors import StepFailedError
 from axon_tasks.remote import Batch
 
 if TYPE_CHECKING:
@@ -32,6 +35,8 @@ def _things(run: Deployment, what: str) -> frozenset[str]:
 
 def pull_step(run: Deployment, needs: tuple[str, ...] = ()) -> Step:
     """Pull the image on every app server, and make sure that all have the same one."""
+    if run.is_sent:
+        return _present_step(run, needs)
     reference = run.reference
     layers = {server: Layers() for server in run.environment.app}
 
@@ -47,7 +52,7 @@ def pull_step(run: Deployment, needs: tuple[str, ...] = ()) -> Step:
         run.digest = digests[run.environment.app[0]]
         # A tag can move between two pulls; what was pulled first is what all run.
         late = [name for name, digest in digests.items() if digest != run.digest]
-        run.servers.each(late, lambda server: _pull_by_digest(run, server))
+        run.servers.each(late, lambda server: _pull_by_digest(run, server, run.reference))
         return Report(f"{reference} is {run.digest[:19]}…", durations(results))
 
     return Step(
@@ -66,13 +71,76 @@ def pull_step(run: Deployment, needs: tuple[str, ...] = ()) -> Step:
     )
 
 
+def _present_step(run: Deployment, needs: tuple[str, ...]) -> Step:
+    """Look for an image that was sent to the app servers, and make sure that all have the same one."""
+    reference = run.reference
+    image = ImageReference.parse(reference)
+    # By its id, too: that is how a record names it.
+    wanted = image.digest or reference
+
+    def check(server: str, result: BatchResult) -> None:
+        if not result["digest"].ok and "no such image" in result["digest"].stderr.lower():
+            raise StepFailedError(f"{server}: {wanted} is not there", hint=f"Send it: {_sending(run)}")
+        must(server, f"looking at {wanted}", result["digest"])
+
+    def learn(results: Mapping[str, BatchResult]) -> Report:
+        ids = {name: parse.parse_image_id(name, one["digest"].stdout) for name, one in results.items()}
+        run.digest = ids[run.environment.app[0]]
+        if len(set(ids.values())) > 1:
+            told = ", ".join(f"{name} {identity[7:19]}" for name, identity in ids.items())
+            raise StepFailedError(
+                f"{run.environment.name}: the app servers do not have the same {wanted}: {told}",
+                hint=f"Send it to all of them: {_sending(run)}",
+            )
+        return Report(f"{reference} is {run.digest[:19]}…, and was sent there", durations(results))
+
+    return Step(
+        "pull",
+        f"look for {wanted}, which was sent to the app servers; all must have the same",
+        needs,
+        servers=run.environment.app,
+        reads=_things(run, "images"),
+        batch=lambda _server: Batch("pull").add(docker.digests(wanted), label="digest"),
+        timeout=lambda: SHORT,
+        check=check,
+        learn=learn,
+    )
+
+
+def _sending(run: Deployment) -> str:
+    """What sends an image to the app servers."""
+    tag = run.options.tag or run.environment.tag
+    return f"fab push --env={run.environment.name} --push=ssh" + (f" --tag={tag}" if tag else "")
+
+
 def fetch_step(run: Deployment, needs: tuple[str, ...]) -> Step:
     """Have the image of an earlier release on every app server, by its digest: its tag may be another one's by now."""
 
+    def image() -> Word:
+        return docker.by_id() if run.wanted().by_id else docker.by_digest(run.wanted().reference)
+
+    def looks_first() -> bool:
+        """Whether no registry has it, or a login would have to be asked for which is not needed where it is there."""
+        registry = run.environment.registry
+        return run.wanted().by_id or (registry is not None and registry.password is None)
+
     def batch(_server: str) -> Batch:
-        release = run.wanted()
-        image = docker.by_digest(release.reference)
-        return _pull_batch(run, image, if_missing=True, digest=release.digest)
+        digest = run.wanted().digest
+        if looks_first():
+            return Batch("pull").add(docker.digests(image(), digest=digest), label="digest")
+        return _pull_batch(run, image(), if_missing=True, digest=digest)
+
+    def check(server: str, result: BatchResult) -> None:
+        if not looks_first():
+            _check_pull(server, run.wanted().digest, result)
+        elif run.wanted().by_id and not result["digest"].ok:
+            raise _gone(run, server)
+
+    def learn(results: Mapping[str, BatchResult]) -> Report:
+        lacking = [name for name, one in results.items() if not one["digest"].ok]
+        run.digest = run.wanted().digest
+        run.servers.each(lacking, lambda server: _pull_by_digest(run, server, run.wanted().reference))
+        return Report(f"{run.wanted().digest[:19]}… is there", durations(results))
 
     return Step(
         "fetch",
@@ -83,18 +151,33 @@ def fetch_step(run: Deployment, needs: tuple[str, ...]) -> Step:
         batch=batch,
         fail_fast=True,
         timeout=lambda: PULL,
-        check=lambda server, result: _check_pull(server, run.wanted().digest, result),
-        learn=lambda results: Report(f"{run.wanted().digest[:19]}… is there", durations(results)),
+        check=check,
+        learn=learn,
+    )
+
+
+def _gone(run: Deployment, server: str) -> StepFailedError:
+    """An image that was sent to a server, and is needed there once more."""
+    record = run.again.record if run.again else repeating.record(run)
+    commit = text_of(record, "git_commit")[:12]
+    build = f"git checkout {commit}; " if commit else ""
+    return StepFailedError(
+        f"{server}: the image of that release, {run.wanted().reference}, is not there any more, and no registry has it",
+        hint=f"Build it again: {build}fab ship --env={run.environment.name} --push=ssh",
     )
 
 
 def _pull_batch(run: Deployment, image: Word, *, if_missing: bool = False, **values: str) -> Batch:
-    registry = run.environment.registry
+    try:
+        login = run.login()
+    except CredentialsError as error:
+        # By now servers have been contacted, and nothing was changed on them.
+        raise StepFailedError(error.summary, hint=error.hint) from None
     batch = Batch("pull")
     batch.add(
-        docker.pull(image, registry, if_missing=if_missing, **values),
+        docker.pull(image, login, if_missing=if_missing, **values),
         label="pull",
-        stdin=registry.password if registry else None,
+        stdin=login.password if login else None,
     )
     return batch.add(docker.digests(image, **values), label="digest")
 
@@ -104,8 +187,8 @@ def _check_pull(server: str, image: str, result: BatchResult) -> None:
     must(server, f"looking at {image}", result["digest"])
 
 
-def _pull_by_digest(run: Deployment, server: str) -> BatchResult:
-    batch = _pull_batch(run, docker.by_digest(run.reference), digest=run.digest)
+def _pull_by_digest(run: Deployment, server: str, reference: str) -> BatchResult:
+    batch = _pull_batch(run, docker.by_digest(reference), digest=run.digest)
     result = run.servers.run(server, batch, fail_fast=True, timeout=PULL)
     _check_pull(server, run.digest, result)
     return result

@@ -238,7 +238,7 @@ def _commit(run: Deployment) -> str:
     if run.again or run.restarts:
         before = run.again.record if run.again else repeating.record(run)
         return text_of(before, "git_commit")
-    return git_commit(run.project.root)
+    return run.options.commit or git_commit(run.project.root)
 
 
 def failure_batch(run: Deployment, error: AxonError) -> Batch:

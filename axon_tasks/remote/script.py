@@ -127,6 +127,17 @@ def render(commands: Sequence[Command], options: Options, nonce: str, *, masked:
     return f"_axon_main() {{\n{_enclosed(body, options)}}}\n</dev/null _axon_main"
 
 
+def single(command: str) -> str:
+    """The command line that runs one command by itself, so that its input is whatever the session is sent.
+
+    It is read by the login shell, which need be none of POSIX: all that it has to know are single quotes.
+
+    Args:
+        command: Shell text without secrets.
+    """
+    return f"exec sh -c {shlex.quote(_PROLOGUE + command)}"
+
+
 def _listening(command: Command, options: Options, nonce: str) -> str:
     """Write the script for one command whose input stays open.
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from axon_tasks.config import Environment, Project, Secret
+    from axon_tasks.deploy.credentials import Logins
     from axon_tasks.deploy.timeline import Heard, Span, Timeline
     from axon_tasks.remote import Section
 
@@ -37,15 +38,12 @@ class Transcript:
 
     def __init__(self) -> None:
         self.path: Path | None = None
-        self._hidden: tuple[str, ...] = ()
+        self._hidden: tuple[Secret, ...] = ()
+        self._logins: Logins | None = None
 
-    def hide(self, project: Project, environments: Iterable[Environment]) -> None:
-        """Mask the secrets of these settings from now on."""
-        found = {one.reveal() for one in _secrets(project, environments)}
-        # The longest first: a secret may be a part of another one.
-        self._hidden = tuple(
-            sorted((one for one in found if len(one) >= _SHORTEST), key=lambda one: (-len(one), one))
-        )
+    def hide(self, project: Project, environments: Iterable[Environment], logins: Logins) -> None:
+        """Mask the secrets of these settings from now on, and passwords that somebody else is asked for."""
+        self._hidden, self._logins = tuple(_secrets(project, environments)), logins
 
     def write(self, timeline: Timeline, heard: Heard) -> None:
         """Write the file, beside the timeline's; what cannot be written is not written."""
@@ -53,8 +51,14 @@ class Transcript:
 
         path = timeline.info.path.with_name(FILE_NAME)
         with contextlib.suppress(OSError):
-            replace_file(path, text(timeline, heard, self._hidden))
+            replace_file(path, text(timeline, heard, self._masked()))
             self.path = path
+
+    def _masked(self) -> list[str]:
+        """What is masked, the longest first: a secret may be a part of another one."""
+        asked = self._logins.passwords() if self._logins else []
+        found = {one.reveal() for one in (*self._hidden, *asked)}
+        return sorted((one for one in found if len(one) >= _SHORTEST), key=lambda one: (-len(one), one))
 
     def told(self) -> str:
         """Where it is, in one line; empty if there is none."""
@@ -72,11 +76,12 @@ def _secrets(project: Project, environments: Iterable[Environment]) -> Iterator[
         if host.passphrase:
             yield host.passphrase
     for one in environments:
-        if one.registry:
+        if one.registry and one.registry.password:
             yield one.registry.password
         if one.notify:
             yield one.notify.webhook
         yield from one.container.env.values()
+        yield from one.build.args.values()
 
 
 def text(timeline: Timeline, heard: Heard, hidden: Iterable[str] = ()) -> str:

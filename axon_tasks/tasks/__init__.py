@@ -50,6 +50,7 @@ def namespace() -> Collection:
         prove,
         releases,
         servers,
+        ship,
         steps,
         timeline,
         upkeep,
@@ -60,6 +61,9 @@ def namespace() -> Collection:
     usage.install()
     collection = Collection(
         deploy.deploy,
+        ship.build,
+        ship.push,
+        ship.ship,
         releases.rollback,
         releases.history,
         looking.status,

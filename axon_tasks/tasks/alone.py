@@ -138,7 +138,7 @@ def run_plan(
     from axon_tasks.deploy.connections import Connections
     from axon_tasks.report import live, outcome
 
-    transcript.hide(project, [environment])
+    transcript.hide(project, [environment], options.logins)
     try:
         with (
             ended_like_ctrl_c(),

@@ -27,6 +27,7 @@ HELP = {
     "wait_lock": "Wait so long for somebody else's lock: 90s, 5m. Default: exit with 3.",
     "keep_going": "Leave out app servers that fail before the switch, and deploy to the others.",
     "end_maintenance": "End maintenance as soon as the new release serves, and only then.",
+    "no_pull": "Take the image that is on the app servers (fab push --push=ssh), and ask no registry.",
     "sequential": "One step, one server and one command after the other: for debugging, and to compare with.",
     "dry_run": "Print the plan and the exact scripts, secrets masked, and contact nothing.",
     "json": "With --dry-run: print the plan as JSON.",
@@ -68,6 +69,7 @@ def deploy(
     wait_lock: str = "",
     keep_going: bool = False,
     end_maintenance: bool = False,
+    no_pull: bool = False,
     sequential: bool = False,
     dry_run: bool = False,
     json: bool = False,
@@ -89,6 +91,7 @@ def deploy(
         fab deploy --env=prod --tag=v2 --wait-lock=10m   (if somebody else is at it)
         fab deploy --env=prod --tag=v2 --keep-going      (without an app server that is down)
         fab deploy --env=prod --tag=v2 --end-maintenance (see fab maintenance)
+        fab deploy --env=prod --tag=v2 --no-pull         (what fab push --push=ssh has sent)
         fab deploy --env=staging --tag=v3 --now
 
     Exit codes: 0 done; 1 failed, the old release serves; 2 wrong usage or configuration, nothing was contacted;
@@ -103,14 +106,14 @@ def deploy(
         from axon_tasks.deploy.run import Options
 
         return Options(
-            tag=tag, now=now, wait=wait, keep_going=keep_going, sequential=sequential, command=command,
-            run_id=run_id, wait_lock=patience, hosts_file=hosts_file, end_maintenance=end_maintenance,
+            tag=tag, now=now, wait=wait, keep_going=keep_going, no_pull=no_pull, sequential=sequential,
+            command=command, run_id=run_id, wait_lock=patience, hosts_file=hosts_file, end_maintenance=end_maintenance,
         )  # fmt: skip
 
     if dry_run:
         typed = command.replace(" --dry-run", "").replace(" --json", "")
         project, chosen = environments(env, hosts_file)
-        sys.stdout.write(_plans(project, chosen, options(typed, "RUN"), as_json=json) + "\n")
+        sys.stdout.write(plans(project, chosen, options(typed, "RUN"), as_json=json) + "\n")
         return
 
     from axon_tasks import config
@@ -132,16 +135,23 @@ def deploy(
         project, chosen = environments(env, hosts_file, loaded.project if loaded else recalled.project)
         for environment in chosen:
             environment.image_reference(tag)  # a missing tag is told before any server is contacted
-        transcript.hide(project, chosen)
         recorder.keep_in(project.root)
         if not connections.lead_to(project) and loaded:
             inventory.remember(loaded)
         if not sequential:
             connections.open_early(server for one in chosen for server in one.servers)
-        _deploy(project, connections, chosen, options(command, recorder.run_id), transcript)
+        run(project, connections, chosen, options(command, recorder.run_id), transcript)
 
 
-def _plans(project: Project, chosen: Sequence[Environment], options: Options, *, as_json: bool) -> str:
+def plans(project: Project, chosen: Sequence[Environment], options: Options, *, as_json: bool) -> str:
+    """What a dry run prints.
+
+    Args:
+        project: The settings of everything.
+        chosen: The environments.
+        options: What the command line says.
+        as_json: Whether as JSON.
+    """
     from axon_tasks.deploy import plan
     from axon_tasks.deploy.preview import preview
     from axon_tasks.report import plan as shown
@@ -154,14 +164,27 @@ def _plans(project: Project, chosen: Sequence[Environment], options: Options, *,
     )
 
 
-def _deploy(
+def run(
     project: Project,
     connections: Connections,
     chosen: Sequence[Environment],
     options: Options,
     transcript: Transcript,
 ) -> None:
+    """Deploy environments, and show how that ended.
+
+    Args:
+        project: The settings of everything.
+        connections: To the servers.
+        chosen: The environments.
+        options: What the command line says.
+        transcript: Of this run; the recorder writes it.
+
+    Raises:
+        AxonError: One of them failed.
+    """
     began, recorder = time.monotonic(), connections.recorder
+    transcript.hide(project, chosen, options.logins)
     try:
         outcomes = _run(project, connections, chosen, options)
     except AxonError as error:

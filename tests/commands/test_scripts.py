@@ -20,8 +20,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from axon_tasks.commands import docker
+from axon_tasks.commands.registry import Login
 from axon_tasks.commands.shell import Learnt, Var, centiseconds, command, script, text, word
-from axon_tasks.config import Registry, Secret
+from axon_tasks.config import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -316,6 +317,40 @@ def test_shellcheck_is_content() -> None:
     assert "" == said.stdout
 
 
+#: A docker with two images, one of which goes away while it is looked at, and which takes an archive that has enough.
+LOADING_DOCKER = """#!/bin/sh
+case "$1 $2" in
+    "info --format") echo '[["driver-type","@STORE@"]]' ;;
+    "image ls") printf 'sha256:b\\nsha256:a\\nsha256:b\\n' ;;
+    "image inspect")
+        case $# in
+            5) echo "sha256:$5" ;;
+            *) echo 'sha256:a ["sha256:1"]'; echo 'Error: No such image: sha256:b' >&2; exit 1 ;;
+        esac ;;
+    "load ") [ "$(cat)" = whole ] && echo 'Loaded image: x' || { echo 'unexpected EOF' >&2; exit 1; } ;;
+esac
+"""
+
+
+@pytest.mark.parametrize(
+    ("store", "expected"), [("overlay2", "classic"), ("io.containerd.snapshotter.v1", "containerd")]
+)
+def test_the_layers_that_a_server_has(run: Run, tmp_path: Path, store: str, expected: str) -> None:
+    """Where images are kept is told, and the layers of those that are there; one that goes away is no failure."""
+    result = run(docker.images(), env=with_docker(tmp_path, LOADING_DOCKER.replace("@STORE@", store)))
+    assert (0, f'store={expected}\nsha256:a ["sha256:1"]\n') == (result.returncode, result.stdout)
+
+
+def test_an_archive_is_loaded(run: Run, tmp_path: Path) -> None:
+    """The image's id is all that is told on stdout, and a cut archive is a failure of its own."""
+    env = with_docker(tmp_path, LOADING_DOCKER)
+    text = docker.load("r.test/shop:v1")
+    result = run(f"printf %s whole | (\n{text}\n)", env=env)
+    assert (0, "sha256:r.test/shop:v1\n") == (result.returncode, result.stdout), result.stderr
+    result = run(f"printf %s who | (\n{text}\n)", env=env)
+    assert (37, "", True) == (result.returncode, result.stdout, "unexpected EOF" in result.stderr)
+
+
 #: A docker whose login writes down what Docker's does, and whose pull tells what is there meanwhile.
 LOGIN_DOCKER = """#!/bin/sh
 case "$1" in
@@ -365,8 +400,8 @@ def test_an_abandoned_login_is_removed_by_the_next_pull(
 
 def test_a_login_is_private_and_gone_afterwards(run: Run, login_docker: dict[str, str]) -> None:
     """During a pull the login is in a directory that nobody else may enter, and after it there is none."""
-    registry = Registry(server="r.test", username="deploy", password=Secret("hunter2"))
-    text = docker.pull("r.test/shop:v1", registry)
+    login = Login("r.test", "deploy", Secret("hunter2"))
+    text = docker.pull("r.test/shop:v1", login)
     result = run(text, env=login_docker)
     path, mode = result.stdout.split()[-2:]
     assert (0, "700", False) == (result.returncode, mode, Path(path).exists()), result.stderr

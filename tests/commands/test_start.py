@@ -11,6 +11,7 @@ import pytest
 
 from axon_tasks.commands import docker
 from axon_tasks.commands.shell import script
+from axon_tasks.config.project import ReleaseCommand
 from axon_tasks.deploy import facts
 
 if TYPE_CHECKING:
@@ -104,6 +105,21 @@ def test_any_argument_is_kept_as_it_was(run: Run, project: Project, tmp_path: Pa
     again = docker.parse_started("1764000001", said.partition(" ")[2])
     assert again is not None
     assert tuple(docker.run_arguments(candidate(project, environment=prod))) == again.arguments
+
+
+@pytest.mark.parametrize(("by_id", "image"), [(True, DIGEST), (False, f"r.test/shop@{DIGEST}")])
+def test_an_image_that_no_registry_has_is_run_by_its_id(
+    run: Run, project: Project, tmp_path: Path, by_id: bool, image: str
+) -> None:
+    """Where it was sent to the servers, no name stands before what is its id; what is kept of the start says so, too."""
+    assert 0 == run(in_folder(docker.start(candidate(project, by_id=by_id)), tmp_path)).returncode
+    assert image in (tmp_path / "notes/arguments").read_text().splitlines()
+    said = run(in_folder(docker.started(project.environment("prod")), tmp_path)).stdout.rstrip("\n")
+    again = docker.parse_started("1764000001", said.partition(" ")[2])
+    assert again is not None
+    assert (by_id, DIGEST) == (again.by_id, again.digest)
+    command = docker.release_command(candidate(project, by_id=by_id), ReleaseCommand(("migrate",), None, 60))
+    assert f'{"" if by_id else "r.test/shop@"}"${{digest}}" migrate' in command
 
 
 def test_what_a_killed_start_has_left_goes(run: Run, project: Project, tmp_path: Path) -> None:

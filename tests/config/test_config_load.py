@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from axon_tasks.config import (
     ConfigurationFaults,
+    Registry,
     Secret,
     find_hosts_file,
     load,
@@ -121,6 +122,43 @@ def test_own_registry(loaded: Loader) -> None:
 
     assert registry is not None
     assert "a.io" == registry.server
+
+
+@pytest.mark.parametrize(
+    ("credentials", "server"),
+    [
+        ("aws", "123456789012.dkr.ecr.eu-west-1.amazonaws.com"),
+        ("aws", "123456789012.dkr.ecr-fips.us-gov-west-1.amazonaws.com"),
+        ("aws", "123456789012.dkr.ecr.cn-north-1.amazonaws.com.cn"),
+        ("azure", "example.azurecr.io"),
+        ("docker", "registry.example.com:5000"),
+        ("gcloud", "europe-west1-docker.pkg.dev"),
+        ("gcloud", "eu.gcr.io"),
+    ],
+)
+def test_whom_to_ask_for_a_login(loaded: Loader, credentials: str, server: str) -> None:
+    """Whoever knows the password of a registry is named without it, and without a user."""
+    text = VALID + f"    image: {server}/team/shop\n    registry: {{credentials: {credentials}}}\n"
+    registry = loaded(text).environment("prod").registry
+    assert Registry(server, None, None, None, credentials) == registry
+
+
+def test_a_password_in_a_file(loaded: Loader, write: Callable[[str], Path]) -> None:
+    """Its path is relative to hosts.yml; the file need not be there until somebody logs in."""
+    text = VALID + "    registry: {username: a, password_file: keys/registry}\n"
+    registry = loaded(text).environment("prod").registry
+    assert registry is not None
+    assert (write(text).parent / "keys/registry", None) == (registry.password_file, registry.password)
+
+
+def test_build(loaded: Loader) -> None:
+    """How an image is built has defaults, and is inherited key by key; build arguments are secrets."""
+    text = VALID.replace("defaults:\n", "defaults:\n  build: {target: app, args: {A: '1', B: '${B}'}}\n")
+    build = loaded(text + "    build: {push: ssh, args: {A: '2'}}\n", {"B": "x"}).environment("prod").build
+    assert (".", "Dockerfile", "app", None, "ssh") == (
+        build.context, build.dockerfile, build.target, build.platform, build.push,
+    )  # fmt: skip
+    assert {"A": "2", "B": "x"} == {name: value.reveal() for name, value in build.args.items()}
 
 
 def test_frozen(loaded: Loader) -> None:
@@ -322,7 +360,36 @@ def test_many_faults(faults: Finder) -> None:
         ("    aliases: [shop.example.com]\n", "environments.prod", "aliases name the domain again"),
         ("    aliases: [a.example.com, ~]\n", "environments.prod.aliases[1]", "is empty"),
         ("    switch: slot\n", "environments.prod.switch", "'slot' is not known here"),
-        ("    registry: {username: a}\n", "environments.prod.registry.password", "is missing"),
+        ("    registry: {username: a}\n", "environments.prod.registry", "names no way to log in"),
+        (
+            "    registry: {username: a, password: b, password_file: c}\n",
+            "environments.prod.registry",
+            "names several ways to log in",
+        ),
+        ("    registry: {password: b}\n", "environments.prod.registry", "has no username"),
+        ("    registry: {credentials: gh}\n", "environments.prod.registry", "has no username"),
+        (
+            "    registry: {username: a, credentials: docker}\n",
+            "environments.prod.registry",
+            "has a username, and credentials: docker knows it itself",
+        ),
+        (
+            "    registry: {credentials: aws}\n",
+            "environments.prod.registry",
+            "has credentials: aws for a registry that is none of theirs",
+        ),
+        (
+            "    registry: {credentials: amazon}\n",
+            "environments.prod.registry.credentials",
+            "'amazon' is not",
+        ),
+        ("    build: {push: scp}\n", "environments.prod.build.push", "'scp' is not known here"),
+        ("    build: {platform: amd64}\n", "environments.prod.build.platform", "'amd64' is not allowed here"),
+        (
+            "    build: {args: {DOCKER_HOST: x}}\n",
+            "environments.prod.build.args.DOCKER_HOST",
+            "the name is a variable that the docker client itself listens to",
+        ),
     ],
 )
 def test_environment_faults(faults: Finder, addition: str, path: str, message: str) -> None:

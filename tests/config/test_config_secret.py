@@ -46,7 +46,8 @@ def test_model_dump() -> None:
     """A model's JSON has the mask, and its fields keep the secret."""
     registry = RegistrySettings(server="a.io", username="u", password=TEXT)  # type: ignore[arg-type]
 
-    assert f'{{"server":"a.io","username":"u","password":"{MASK}"}}' == registry.model_dump_json()
+    assert f'"password":"{MASK}"' in registry.model_dump_json()
+    assert TEXT not in registry.model_dump_json()
     assert Secret(TEXT) == registry.password
     assert TEXT not in repr(registry)
     assert TEXT not in repr(registry.model_dump())

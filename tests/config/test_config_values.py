@@ -140,6 +140,16 @@ FIELDS: dict[str, tuple[Any, list[Any], list[Any]]] = {
         ["https://a.io", "a.io/b", "a.io:", "a_b.io"],
     ),
     "registry user": (v.RegistryUser, ["deploy", "_json_key", "robot$ci+x"], ["a:b", "é", "a b", "-u", "$a"]),
+    "platform": (
+        v.Platform,
+        ["linux/amd64", "linux/arm/v7"],
+        ["amd64", "linux/", "linux/amd64,linux/arm64", "Linux/amd64", "-a/b"],
+    ),
+    "build argument": (
+        v.BuildArgument,
+        ["VERSION", "HTTP_PROXY", "_a"],
+        ["PATH", "DOCKER_CONFIG", "LD_PRELOAD", "BUILDX_BUILDER", "a-b", "A=b", "1a"],
+    ),
     "port": (
         v.Port,
         [1, 65535, "8080"],

@@ -79,6 +79,14 @@ def test_nothing_would_change(project: Project, prod: Environment) -> None:
     assert "nothing but the container itself" in report.text(io.StringIO(), told)
 
 
+def test_how_the_image_came_there_is_no_change(project: Project, prod: Environment) -> None:
+    """A release that was run by its image's id is compared as such, whatever the settings say about registries."""
+    told = record(project, prod)
+    for entry in told["servers"].values():
+        entry["run"] = [DIGEST if one.endswith(f"@{DIGEST}") else one for one in entry["run"]]
+    assert [] == found(project, prod, known(prod, told), "registry.test:5000/shop:v1")
+
+
 def test_each_thing_that_would(project: Project, prod: Environment) -> None:
     """Image, arguments, variables and files; what is the same on several servers is told once."""
     seen = known(prod, record(project, prod))

@@ -120,6 +120,47 @@ def test_digest_is_the_one_of_the_repository() -> None:
     assert right == facts.parse_digest("app1", text, "registry.test:5000/shop")
 
 
+ID, OTHER = "sha256:" + "a" * 64, "sha256:" + "b" * 64
+
+
+def test_an_image_that_was_sent_is_known_by_its_id(prod: Environment) -> None:
+    """A container whose image was named by what is its digest was run by the image's id; any other by a digest."""
+    mine = {"product": "shop", "environment": "prod", "release": "1", "digest": ID}
+    lines = [row("shop-prod-1", **mine), row("shop-prod-2", **mine)]
+    lines[0] = lines[0].replace('"image"', f'"{ID}"', 1)
+    assert [True, False] == [one.by_id for one in facts.parse_containers("app1", "\n".join(lines), prod)]
+
+
+@pytest.mark.parametrize(("store", "takes_parts"), [("classic", True), ("containerd", False)])
+def test_the_layers_of_a_server(store: str, takes_parts: bool) -> None:
+    """Those of each image by its id; an image may have none."""
+    text = f'store={store}\n{ID} ["sha256:1","sha256:2"]\n{OTHER} null\n'
+    found = facts.parse_layers("app1", text)
+    assert (takes_parts, {ID: ("sha256:1", "sha256:2"), OTHER: ()}) == found
+
+
+@pytest.mark.parametrize(
+    "text", ["", "store=other\n", f"store=classic\n{ID} [\n", f'store=classic\n{ID} {{"a": 1}}\n']
+)
+def test_layers_that_make_no_sense(text: str) -> None:
+    """They are refused, with the server's name."""
+    with pytest.raises(AxonError, match="app1: unexpected answer"):
+        facts.parse_layers("app1", text)
+
+
+@pytest.mark.parametrize("text", [f"{ID}\n", f'["r.test/shop@{OTHER}"] {ID}', f"[] {ID}\n\n"])
+def test_the_id_of_an_image(text: str) -> None:
+    """It stands at the end, whatever stands before it."""
+    assert ID == facts.parse_image_id("app1", text)
+
+
+@pytest.mark.parametrize("text", ["", "sha256:1", f"{ID} more", f"x{ID}0"])
+def test_what_is_no_id(text: str) -> None:
+    """It is refused, with the server's name."""
+    with pytest.raises(AxonError, match="app1: unexpected answer"):
+        facts.parse_image_id("app1", text)
+
+
 def test_upstream_targets_reads_axons_file() -> None:
     """AXON's upstream file gives the address and port that serve, comments aside."""
     text = "# server 1.1.1.1:1;\nupstream shop_prod_backend {\n    server 10.0.0.21:31234;\n}\n"

@@ -244,10 +244,18 @@ environments:
     tls: {certificate: /etc/tls/c.pem, key: /etc/tls/k.pem}
     container: {env: {EXTRA: "${PASSWORD}"}, command: [serve, --all], log: {max_file: 5}}
     health: {expect_status: [200, 204]}
+    build: {context: app, args: {TOKEN: "y-${PASSWORD}", MODE: production}, push: ssh}
     release_command: {command: [bin/migrate, --all], timeout: 5m}
     hooks: {before_deploy: [make, check], on_failure: [./page.sh]}
     notify: {webhook: "https://chat.test/${PASSWORD}", events: [failure]}
   other: {system: [edge1], app: [edge1], domain: other.test, registry: {username: me, password: literal-4712}, image: a.io/x}
+  third:
+    system: [edge1]
+    app: [edge1]
+    domain: third.test
+    image: b.io/x
+    registry: {username: me, password: ~, password_file: keys/registry}
+  fourth: {system: [edge1], app: [edge1], domain: fourth.test, image: ghcr.io/x, registry: {server: ghcr.io, credentials: gh, password: ~}}
 """
 
 
@@ -269,6 +277,7 @@ from axon_tasks.deploy.inventory import recall
 found = recall({str(whole)!r}, "prod", None, {{"PASSWORD": "other"}})
 assert found.project.registry.password.reveal() == "other"
 assert found.project.environment("prod").container.env["TOKEN"].reveal() == "x-other"
+assert found.project.environment("prod").build.args["TOKEN"].reveal() == "y-other"
 assert not [name for name in sys.modules if name.startswith("pydantic")]
 """
     subprocess.run([sys.executable, "-c", program], check=True)

@@ -270,6 +270,20 @@ def test_a_foreign_name_of_an_image_stays() -> None:
     assert (f"{REPOSITORY}:a", f"{REPOSITORY}@sha256:{1:064x}") == item.references
 
 
+def test_an_image_that_was_sent_is_known_by_its_id() -> None:
+    """No registry has given it a digest: its id counts, and of one that has lost its name only if it was deployed."""
+    images = [
+        Image(f"sha256:{number:064x}", (f"{REPOSITORY}:v{number}",), (), number, 1) for number in (1, 2)
+    ]
+    nameless = [Image(f"sha256:{number:064x}", (), (), number, 1) for number in (3, 4)]
+    assert [f"{REPOSITORY}:v2"] == pick(images, keep=0, protected={images[0].id})
+    assert [f"{REPOSITORY}:v1"] == pick(images, keep=1)
+    assert [f"{REPOSITORY}:v2"] == pick(images, keep=1, deployed={images[0].id: 100})
+    deployed = {nameless[0].id: 100}
+    assert [nameless[0].id] == pick(nameless, keep=0, deployed=deployed)
+    assert [] == pick(nameless, keep=0, deployed=deployed, protected={nameless[0].id})
+
+
 def test_docker_hub_has_two_spellings() -> None:
     """`shop` and `docker.io/library/shop` are one repository."""
     image = Image("sha256:" + "1" * 64, ("shop:a",), (), 0, 1)

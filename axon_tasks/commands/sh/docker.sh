@@ -48,3 +48,24 @@ sweep_logins() {
 image_digests() {
     docker image inspect --format '{{json .RepoDigests}} {{.Id}}' "$image"
 }
+
+# tell_layers: whether containerd keeps the images, which then loads no archive with layers left out, and the layers of
+# every image. An image that goes away meanwhile is no failure.
+tell_layers() {
+    case $(docker info --format '{{json .DriverStatus}}') in
+        *io.containerd.snapshotter*) tell store containerd ;;
+        '') exit 1 ;;
+        *) tell store classic ;;
+    esac
+    layers_ids=$(docker image ls -q --no-trunc) || exit 1
+    layers_ids=$(printf '%s\n' "$layers_ids" | sort -u)
+    # shellcheck disable=SC2086  # ids are words
+    [ -z "$layers_ids" ] || docker image inspect --format '{{.Id}} {{json .RootFS.Layers}}' $layers_ids 2>/dev/null
+    return 0
+}
+
+# load_image: what comes in becomes an image; its id is what is told about it. What Docker says goes to stderr.
+load_image() {
+    docker load >&2 || exit 37
+    docker image inspect --format '{{.Id}}' "$image" || exit 38
+}
