@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from conftest import Product
+    from products import Product
 
 PROJECT = Path(__file__).resolve().parents[2]
 

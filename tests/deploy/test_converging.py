@@ -24,6 +24,7 @@ class Run(SimpleNamespace):
         self.looks = list(seen)
         super().__init__(
             under_lock=under_lock,
+            is_sent=False,
             split={},
             system={"edge1": SimpleNamespace(journal="r-1", flag_slot="a", current="100", broken="")},
             servers=SimpleNamespace(held=[], perform=self.perform),

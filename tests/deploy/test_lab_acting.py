@@ -13,7 +13,7 @@ from reading import in_a_terminal, wait_for
 from schemas import conforming
 
 if TYPE_CHECKING:
-    from conftest import Product
+    from products import Product
 
 pytestmark = pytest.mark.lab
 

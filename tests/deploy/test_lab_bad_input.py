@@ -11,7 +11,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from conftest import Product
+    from products import Product
 
     from axon_tasks.lab import Lab
 

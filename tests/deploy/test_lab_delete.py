@@ -7,14 +7,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from conftest import APPS
+from products import APPS
 from reading import in_a_terminal, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from conftest import Product
+    from products import Product
 
 pytestmark = pytest.mark.lab
 

@@ -15,7 +15,7 @@ import pytest
 from reading import until_it_says
 
 if TYPE_CHECKING:
-    from conftest import Product
+    from products import Product
 
 pytestmark = pytest.mark.lab
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from conftest import a_product
+from products import a_product
 from schemas import conforming
 
 from axon_tasks.tasks import namespace
@@ -23,7 +23,7 @@ from axon_tasks.tasks import namespace
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from conftest import Product
+    from products import Product
 
     from axon_tasks.lab import Lab
 

@@ -21,7 +21,7 @@ from axon_tasks.lab.prove.stage import Case, opened
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from conftest import Product
+    from products import Product
 
     from axon_tasks.lab import Lab
 

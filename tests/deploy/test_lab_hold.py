@@ -14,7 +14,7 @@ from test_lab_lock import paste
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from conftest import Product
+    from products import Product
 
 pytestmark = [pytest.mark.lab, pytest.mark.usefixtures("uncovered")]
 

@@ -18,7 +18,7 @@ from axon_tasks.deploy import background
 from axon_tasks.remote import Batch, Fleet, jobs
 
 if TYPE_CHECKING:
-    from conftest import Product
+    from products import Product
 
 pytestmark = pytest.mark.lab
 

@@ -19,7 +19,7 @@ from schemas import conforming
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from conftest import Product
+    from products import Product
 
 pytestmark = [pytest.mark.lab, pytest.mark.usefixtures("uncovered")]
 

@@ -19,7 +19,7 @@ from schemas import conforming
 from axon_tasks.tasks import acting, env, jobs, lock, looking, releases
 
 if TYPE_CHECKING:
-    from conftest import Product
+    from products import Product
 
 pytestmark = pytest.mark.lab
 

@@ -7,11 +7,11 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from conftest import EDGE
+from products import EDGE
 from schemas import conforming
 
 if TYPE_CHECKING:
-    from conftest import Product
+    from products import Product
 
 pytestmark = pytest.mark.lab
 

@@ -13,7 +13,7 @@ from reading import until_it_says
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from conftest import Product
+    from products import Product
 
 pytestmark = pytest.mark.lab
 

@@ -13,7 +13,7 @@ from schemas import conforming
 from axon_tasks.lab.images import build_sample
 
 if TYPE_CHECKING:
-    from conftest import Product
+    from products import Product
 
 pytestmark = pytest.mark.lab
 

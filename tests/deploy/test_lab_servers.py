@@ -11,7 +11,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
-from conftest import a_product
+from products import a_product
 from schemas import conforming
 
 from axon_tasks.tasks import servers
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from conftest import Product
+    from products import Product
 
     from axon_tasks.lab import Lab
 

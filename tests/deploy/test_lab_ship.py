@@ -22,7 +22,7 @@ from axon_tasks.lab.images import build_context
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from conftest import Product
+    from products import Product
 
 pytestmark = [pytest.mark.lab, pytest.mark.usefixtures("uncovered")]
 

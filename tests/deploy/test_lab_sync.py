@@ -6,12 +6,12 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from conftest import APPS
+from products import APPS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from conftest import Product
+    from products import Product
 
 pytestmark = pytest.mark.lab
 

@@ -10,7 +10,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from conftest import Product
+    from products import Product
 
 pytestmark = [pytest.mark.lab, pytest.mark.usefixtures("uncovered")]
 
