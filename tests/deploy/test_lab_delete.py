@@ -71,6 +71,43 @@ def test_nothing_of_a_neighbour_is_touched(neighbours: tuple[Product, Product]) 
     used = said(product, "app1", "docker ps -q | xargs docker inspect --format '{{.Image}}'").split()
     images = said(product, "app1", "docker images -q --no-trunc").split()
     assert ((200, "v1"), True) == (other.get(), set(used) <= set(images))
+    for words in (
+        "edge1: removed 3", f"file /etc/nginx/axon.d/sites/{product.name}-prod.conf", f"container {product.name}-prod-",
+        f"network {product.name}-net", f"state /var/lib/axon/{product.name}/prod", f"the env file {file} on app1",
+    ):  # fmt: skip
+        assert words in done, done
+    assert "A=1\n" == said(product, "app1", f"cat {file}")
+    again = deleted(product, "--yes").stdout
+    assert "app1: nothing was there" in again
+    # It can be deployed again, from nothing.
+    product.serve("v2")
+    deleted(product, "--yes")
+    said(product, "app1", f"rm {file}")
+
+
+def test_images_go_that_nobody_else_needs(product: Product) -> None:
+    """With its last environment, the images of a repository of its own go from its servers."""
+    repository = f"10.77.0.5:5000/{product.name}"
+    pushed = f"docker pull -q 10.77.0.5:5000/shop:v1; docker tag 10.77.0.5:5000/shop:v1 {repository}:v1; docker push -q {repository}:v1"
+    said(product, "app1", pushed)
+    product.settings["image"] = repository
+    product.on("app1")
+    product.serve("v1")
+    done = deleted(product, "--yes").stdout
+    assert (f"image {repository}:v1" in done, "") == (
+        True,
+        said(product, "app1", f"docker images -q {repository}"),
+    ), done
+
+
+def test_nginx_that_refuses_keeps_the_environment(shop: Product) -> None:
+    """Another file names its upstream: the files come back, nothing else is touched, and it is 1 with nginx's words."""
+    path = "/etc/nginx/conf.d/zz-uses.conf"
+    before = left(shop), shop.get()
+    shop.lab.exec(
+        "edge1",
+        f"echo 'server {{ listen 81; location / {{ proxy_pass http://{shop.name}_prod_a; }} }}' >{path}",
+    )
     try:
         failed = deleted(shop, "--yes", code=1).stderr
     finally:
