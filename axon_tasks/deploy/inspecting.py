@@ -125,8 +125,8 @@ def disagreement(run: Deployment) -> list[AxonError]:
     return [
         StepFailedError(
             f"{run.environment.name}: the system servers send traffic to different slots: {told}",
-            hint="Deploy: where one of the two releases runs everywhere, that makes them agree. By hand: the file"
-            f" {flag} means slot b; rm it for slot a, touch it for slot b.",
+            hint=f"fab sync --env={run.environment.name}, or a deploy, makes them agree where one of the two releases runs"
+            f" everywhere. By hand: the file {flag} means slot b; rm it for slot a, touch it for slot b.",
         )
     ]
 

@@ -55,8 +55,9 @@ def test_only_abandoned_temporary_files_of_this_environment_go(
         old(axon / "upstreams/.shop-prod.conf.12"),
         old(axon / "sites/.shop-prod.conf.34"),
     ]
-    (state / "nginx-before.new").mkdir()
-    gone.append(old(state / "nginx-before.new"))
+    for name in ("nginx-before.new", "maintenance-before"):
+        (state / name).mkdir()
+        gone.append(old(state / name))
     stays = [
         old(state / "current"),
         old(state / ".current.12x"),

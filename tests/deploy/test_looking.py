@@ -284,3 +284,47 @@ def test_targets_are_those_of_the_slot(prod: Environment) -> None:
     assert TARGETS == nginx.targets(prod, text, "a")
     assert ("10.0.0.21:30001", "[fd00::22]:30001") == nginx.targets(prod, text, "b")
     assert ("10.0.0.5:1",) == nginx.targets(prod, "upstream shop_prod_backend { server 10.0.0.5:1; }", "b")
+
+
+def hint(seen: Look, words: str) -> list[str]:
+    """What is said to mend a finding."""
+    return [one.hint for one in drift.findings(seen) if words in one.what]
+
+
+def test_what_a_sync_mends_says_so(prod: Environment, well: Look) -> None:
+    """Files that are lost or changed, records, traffic that goes elsewhere: where a release runs everywhere, sync is named."""
+    text = well.system["edge1"].facts.site
+    for changes, words in (
+        ({"upstream": ""}, "upstreams/shop-prod.conf is not there"),
+        ({"site": ""}, "sites/shop-prod.conf is not there"),
+        ({"site": text.replace("5s", "6s")}, "was changed by hand"),
+        ({"current": "5"}, "release 5 is recorded"),
+        ({"journal": "r-1"}, "did not come back"),
+    ):
+        well.system["edge1"] = system(prod, **changes)
+        assert [True] == ["fab sync --env=prod" in one for one in hint(well, words)], words
+    well.system["edge1"] = system(prod, targets=(TARGETS[0],))
+    assert ["To have it added: fab sync --env=prod"] == hint(well, "sends no requests to app2")
+    well.app["app2"] = app()
+    assert ["To have it added: fab deploy --env=prod"] == hint(well, "sends no requests to app2")
+
+
+def test_a_site_of_ones_own_may_be_anywhere(prod: Environment, well: Look) -> None:
+    """With `switch: reload`, a site file that is not there is no finding."""
+    well.environment = prod._replace(switch="reload")
+    well.system["edge1"] = system(prod, site="")
+    assert [] == hint(well, "sites/shop-prod.conf")
+
+
+def test_maintenance_at_some_system_servers_only(prod: Environment, well: Look) -> None:
+    """Where it is off while others have it on, that is found; where all have it, it is told and no finding."""
+    on = {"maintenance": '12 {"who": "ann@desk", "message": "back\\u001b soon"}'}
+    well.system["edge1"] = system(prod, **on)
+    assert [("edge2", "maintenance is off, and on at edge1")] == found(well)
+    well.system["edge2"] = system(prod, **on)
+    assert [] == found(well)
+    assert (
+        "prod: maintenance is on, on edge1, edge2; clients get 503. By ann@desk (12 s): back"
+        in status.table([well])
+    )
+    assert "\x1b" not in status.table([well])

@@ -111,8 +111,9 @@ sweep_started() {
 sweep_nginx() {
     sweep_temporaries "$nginx_directory/upstreams" "$name.conf"
     sweep_temporaries "$nginx_directory/sites" "$name.conf"
-    sweep_file=$state/nginx-before.new
-    [ -d "$sweep_file" ] && [ ! -L "$sweep_file" ] && is_old "$sweep_file" && sweep staging "$sweep_file"
+    for sweep_file in "$state/nginx-before.new" "$state/maintenance-before"; do
+        [ -d "$sweep_file" ] && [ ! -L "$sweep_file" ] && is_old "$sweep_file" && sweep staging "$sweep_file"
+    done
     return 0
 }
 
