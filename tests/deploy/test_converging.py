@@ -32,6 +32,7 @@ class Run(SimpleNamespace):
             ),
             warnings=[],
             reference="",
+            is_sent=False,
             serving=tuple,
         )
 
