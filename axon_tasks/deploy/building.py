@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import time
 from typing import TYPE_CHECKING, NamedTuple
@@ -91,10 +92,12 @@ def source(
     commit = _commit(context)
     if not commit:
         if tag is None:
-            raise UsageError(
-                f"{context} is in no git repository with a commit, so that no tag is known.",
-                hint="Name one: --tag=TAG",
+            why = (
+                f"{context} is in no git repository with a commit"
+                if shutil.which("git")
+                else "git is not installed"
             )
+            raise UsageError(f"{why}, so that no tag is known.", hint="Name one: --tag=TAG")
         return Source(context, dockerfile, tag, "")
     changed = changes(context, dockerfile)
     if not changed:

@@ -123,6 +123,14 @@ def test_without_a_commit_a_tag_is_needed(folder: Path, how: str) -> None:
     assert ("v2", "") == source(folder, "v2")[2:]
 
 
+def test_without_git_a_tag_is_needed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is said that git is what is missing."""
+    monkeypatch.setenv("PATH", str(folder))
+    with pytest.raises(UsageError, match="git is not installed, so that no tag is known"):
+        source(folder)
+    assert ("v2", "") == source(folder, "v2")[2:]
+
+
 def test_what_is_not_there(folder: Path) -> None:
     """A missing folder or Dockerfile is named; a digest is no tag."""
     with pytest.raises(UsageError, match="that is a digest"):
