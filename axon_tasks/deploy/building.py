@@ -125,11 +125,12 @@ def _must_be_there(environment: Environment, context: Path, dockerfile: Path) ->
 
 
 def _dirty(context: Path, changed: list[str], tag: str | None) -> UsageError:
-    names = "\n".join(f"  {name}" for name in changed[:_MOST_NAMES])
+    # A name may have a newline in it.
+    names = "\n".join(f"  {' '.join(sanitize(name).splitlines())}" for name in changed[:_MOST_NAMES])
     more = f"\n  and {len(changed) - _MOST_NAMES} more" if len(changed) > _MOST_NAMES else ""
     what = "the image would hold what no commit has" if tag else "the tag would name a commit that it is not"
     return UsageError(
-        f"{context} has changes that are not committed, so that {what}:\n{sanitize(names)}{more}",
+        f"{context} has changes that are not committed, so that {what}:\n{names}{more}",
         hint="Commit them, or have git ignore them; or build all the same: --allow-dirty",
     )
 
