@@ -16,6 +16,7 @@ import re
 import subprocess
 import tarfile
 import tempfile
+import time
 import zlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -35,6 +36,9 @@ _PIECE = 256 * 1024
 _LONGEST = 16 * 1024 * 1024
 #: How often one file of an archive may stand for another one.
 _LINKS = 10
+#: Bytes after which it is decided anew whether to compress, and so many times until that is tried in any case.
+_MEMBER = 4 * 1024 * 1024
+_AGAIN = 16
 #: What zlib makes gzip's header and trailer for (zlib, deflateInit2: 15 for the largest window, and 16).
 _GZIP = 15 + 16
 _DIFF_ID = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
@@ -232,21 +236,76 @@ def _padded(size: int) -> int:
 
 
 def compressed(pieces: Iterable[bytes], told: Callable[[int], None]) -> Iterator[bytes]:
-    """The same stream in fewer bytes, as a registry sends layers, too; `docker load` reads both (gzip, RFC 1952).
+    """The same stream in fewer bytes where the line is slower than compressing is; `docker load` reads both.
+
+    It is cut into members, as gzip allows (RFC 1952, section 2.2), and after each it is decided anew whether the next one is
+    worth compressing: from how long the line took for a byte, and from what compressing took and saved the last time.
 
     Args:
         pieces: The stream.
         told: Is called with the bytes of the stream that were read so far.
     """
-    # The fastest level: a line that carries more than that gives is no bottleneck.
-    packer = zlib.compressobj(level=1, wbits=_GZIP)
-    read = 0
+    pace, read = _Pace(time.monotonic), 0
+    member, inside = _member(1), 0
     for piece in pieces:
-        if packed := packer.compress(piece):
-            yield packed
-        read += len(piece)
+        yield from pace.line(pace.work(member.compress, piece))
+        read, inside = read + len(piece), inside + len(piece)
         told(read)
-    yield packer.flush()
+        if inside >= _MEMBER:
+            yield from pace.line(pace.work(member.flush))
+            member, inside = _member(pace.level(inside)), 0
+    yield member.flush()
+
+
+def _member(level: int) -> zlib._Compress:
+    return zlib.compressobj(level, zlib.DEFLATED, _GZIP)
+
+
+class _Pace:
+    """Whether it is quicker to compress: what the line takes, and what compressing takes and saves.
+
+    Args:
+        clock: Seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._level, self._members = 1, 0
+        self._busy = self._waited = 0.0
+        self._sent = 0
+        self._cost, self._ratio = 0.0, 1.0
+
+    def work(self, pack: Callable[..., bytes], *data: bytes) -> bytes:
+        """Compress, and take note of the time."""
+        began = self._clock()
+        packed = pack(*data)
+        self._busy += self._clock() - began
+        return packed
+
+    def line(self, packed: bytes) -> Iterator[bytes]:
+        """Hand it to whoever sends it, and take note of the time."""
+        if packed:
+            began = self._clock()
+            yield packed
+            self._waited += self._clock() - began
+            self._sent += len(packed)
+
+    def level(self, read: int) -> int:
+        """The level of the next member: 1, which is the fastest that saves anything, or 0 for none.
+
+        Args:
+            read: The bytes of the member that has ended, before compressing.
+        """
+        if self._level:
+            self._cost, self._ratio = self._busy / read, self._sent / read
+        line = self._waited / max(1, self._sent)
+        self._members += 1
+        # What comes next may be of another kind.
+        looks_again = self._members % _AGAIN == 0
+        self._level = 1 if looks_again or self._cost + line * self._ratio < line else 0
+        self._busy = self._waited = 0.0
+        self._sent = 0
+        return self._level
 
 
 def shared(ours: Sequence[str], theirs: Sequence[Sequence[str]]) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import time
 from typing import TYPE_CHECKING, NamedTuple
@@ -91,10 +92,12 @@ def source(
     commit = _commit(context)
     if not commit:
         if tag is None:
-            raise UsageError(
-                f"{context} is in no git repository with a commit, so that no tag is known.",
-                hint="Name one: --tag=TAG",
+            why = (
+                f"{context} is in no git repository with a commit"
+                if shutil.which("git")
+                else "git is not installed"
             )
+            raise UsageError(f"{why}, so that no tag is known.", hint="Name one: --tag=TAG")
         return Source(context, dockerfile, tag, "")
     changed = changes(context, dockerfile)
     if not changed:
@@ -122,11 +125,12 @@ def _must_be_there(environment: Environment, context: Path, dockerfile: Path) ->
 
 
 def _dirty(context: Path, changed: list[str], tag: str | None) -> UsageError:
-    names = "\n".join(f"  {name}" for name in changed[:_MOST_NAMES])
+    # A name may have a newline in it.
+    names = "\n".join(f"  {' '.join(sanitize(name).splitlines())}" for name in changed[:_MOST_NAMES])
     more = f"\n  and {len(changed) - _MOST_NAMES} more" if len(changed) > _MOST_NAMES else ""
     what = "the image would hold what no commit has" if tag else "the tag would name a commit that it is not"
     return UsageError(
-        f"{context} has changes that are not committed, so that {what}:\n{sanitize(names)}{more}",
+        f"{context} has changes that are not committed, so that {what}:\n{names}{more}",
         hint="Commit them, or have git ignore them; or build all the same: --allow-dirty",
     )
 

@@ -320,7 +320,8 @@ def test_shellcheck_is_content() -> None:
 #: A docker with two images, one of which goes away while it is looked at, and which takes an archive that has enough.
 LOADING_DOCKER = """#!/bin/sh
 case "$1 $2" in
-    "info --format") echo '[["driver-type","@STORE@"]]' ;;
+    "info --format") [ "@STORE@" = none ] || echo '[["driver-type","@STORE@"]]' ;;
+    "version --format") echo 'Cannot connect to the Docker daemon' >&2; exit 1 ;;
     "image ls") printf 'sha256:b\\nsha256:a\\nsha256:b\\n' ;;
     "image inspect")
         case $# in
@@ -339,6 +340,14 @@ def test_the_layers_that_a_server_has(run: Run, tmp_path: Path, store: str, expe
     """Where images are kept is told, and the layers of those that are there; one that goes away is no failure."""
     result = run(docker.images(), env=with_docker(tmp_path, LOADING_DOCKER.replace("@STORE@", store)))
     assert (0, f'store={expected}\nsha256:a ["sha256:1"]\n') == (result.returncode, result.stdout)
+
+
+def test_a_docker_that_does_not_answer_says_why(run: Run, tmp_path: Path) -> None:
+    """What is passed on is the daemon's absence, and not the template that `docker info` could not fill."""
+    result = run(docker.images(), env=with_docker(tmp_path, LOADING_DOCKER.replace("@STORE@", "none")))
+    assert (40, "", "Cannot connect to the Docker daemon\n") == (
+        result.returncode, result.stdout, result.stderr,
+    )  # fmt: skip
 
 
 def test_an_archive_is_loaded(run: Run, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from axon_tasks.deploy import archive
 from axon_tasks.deploy.archive import ImageFile, compressed, shared
 from axon_tasks.errors import AxonError
 
@@ -51,21 +52,21 @@ def saved(path: Path, form: str, *, config: bytes = CONFIG, manifest: Any = None
     files[where] = config
     listed = [{"Config": where, "RepoTags": [REFERENCE], "Layers": names}]
     files["manifest.json"] = json.dumps(listed if manifest is None else manifest).encode()
-    with tarfile.open(path, "w") as archive:
+    with tarfile.open(path, "w") as made:
         for name in sorted([*files, *links]):
             entry = tarfile.TarInfo(name)
             if name in links:
                 entry.type, entry.linkname = tarfile.SYMTYPE, links[name]
-                archive.addfile(entry)
+                made.addfile(entry)
             else:
                 entry.size = len(files[name])
-                archive.addfile(entry, io.BytesIO(files[name]))
+                made.addfile(entry, io.BytesIO(files[name]))
     return path
 
 
 def unpacked(stream: bytes) -> dict[str, bytes]:
-    with tarfile.open(fileobj=io.BytesIO(stream)) as archive:
-        return {one.name: archive.extractfile(one).read() for one in archive}  # type: ignore[union-attr]
+    with tarfile.open(fileobj=io.BytesIO(stream)) as made:
+        return {one.name: made.extractfile(one).read() for one in made}  # type: ignore[union-attr]
 
 
 @pytest.fixture
@@ -150,6 +151,42 @@ def test_a_stream_is_compressed(pieces: list[bytes]) -> None:
     packed = b"".join(compressed(pieces, told.append))
     assert b"".join(pieces) == gzip.decompress(packed)
     assert [len(b"".join(pieces[: number + 1])) for number in range(len(pieces))] == told
+
+
+def test_a_stream_of_several_members(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever it was decided anew whether to compress, it is one stream again on the other side."""
+    monkeypatch.setattr(archive, "_MEMBER", 1000)
+    pieces = [bytes([number]) * 300 for number in range(100)]
+    packed = b"".join(compressed(pieces, lambda _read: None))
+    # The last one is empty.
+    assert (b"".join(pieces), 25 + 1) == (gzip.decompress(packed), packed.count(b"\x1f\x8b\x08"))
+
+
+@pytest.mark.parametrize(
+    ("line", "levels"),
+    [(0.5, [1, 1, 1, 1]), (0.0001, [0, 0, 0, 1]), (0.02, [1, 1, 1, 1]), (0.012, [0, 0, 0, 1])],
+)
+def test_what_a_fast_line_carries_is_not_compressed(
+    monkeypatch: pytest.MonkeyPatch, line: float, levels: list[int]
+) -> None:
+    """Compressing 100 bytes takes 1 s here, and saves 60: that is worth it where a byte takes longer than 1/60 s.
+
+    Every fourth member is compressed in any case: what comes next may be of another kind.
+    """
+    monkeypatch.setattr(archive, "_AGAIN", 4)
+    now = [0.0]
+
+    def pack(level: int) -> bytes:
+        now[0] += level
+        return b"x" * (40 if level else 100)
+
+    pace, level, chosen = archive._Pace(lambda: now[0]), 1, []
+    for _ in levels:
+        for packed in pace.line(pace.work(lambda level=level: pack(level))):  # type: ignore[misc]
+            now[0] += len(packed) * line
+        level = pace.level(100)
+        chosen.append(level)
+    assert levels == chosen
 
 
 _IDS = st.lists(st.sampled_from("abc"), max_size=5)

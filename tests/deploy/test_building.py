@@ -74,7 +74,7 @@ def test_what_is_in_no_commit_is_refused(folder: Path, how: str) -> None:
     """A change of any kind within the context is named, also with a tag; --allow-dirty builds it under a name that says so."""
     app = folder / "app"
     if how == "new":
-        (app / "new\x07.py").write_text("")
+        (app / "new\n\x07.py").write_text("")
     elif how == "renamed":
         git(app, "mv", "main.py", "other.py")
     elif how == "removed":
@@ -83,7 +83,7 @@ def test_what_is_in_no_commit_is_refused(folder: Path, how: str) -> None:
         (app / "main.py").write_text("changed")
     if how == "staged":
         git(app, "add", ".")
-    name = {"new": r"app/new\x07.py", "renamed": "app/other.py"}.get(how, "app/main.py")
+    name = {"new": r"app/new \x07.py", "renamed": "app/other.py"}.get(how, "app/main.py")
     for tag in (None, "v2"):
         with pytest.raises(UsageError) as caught:
             source(folder, tag)
@@ -120,6 +120,14 @@ def test_without_a_commit_a_tag_is_needed(folder: Path, how: str) -> None:
     with pytest.raises(UsageError, match="in no git repository with a commit") as caught:
         source(folder)
     assert "Name one: --tag=TAG" == caught.value.hint
+    assert ("v2", "") == source(folder, "v2")[2:]
+
+
+def test_without_git_a_tag_is_needed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is said that git is what is missing."""
+    monkeypatch.setenv("PATH", str(folder))
+    with pytest.raises(UsageError, match="git is not installed, so that no tag is known"):
+        source(folder)
     assert ("v2", "") == source(folder, "v2")[2:]
 
 

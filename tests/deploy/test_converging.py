@@ -33,6 +33,7 @@ class Run(SimpleNamespace):
             ),
             warnings=[],
             reference="",
+            is_sent=False,
             serving=tuple,
         )
 

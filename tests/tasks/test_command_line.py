@@ -59,6 +59,11 @@ def test_help_has_examples_and_exit_codes() -> None:
         (["history", "--env=prod", "--limit="], "a whole number from 1"),
         (["rollback", "--env=prod", "--to=v1"], "the id of a release is needed"),
         (["rollback", "--env=prod,staging"], "takes one environment"),
+        (["push", "--env=prod", "--tag=v1", "--push=scp"], "registry or ssh is needed"),
+        (["build", "--env=prod", "--tag=v1"], "Dockerfile to build from"),
+        (["build", "--env=prod", "--tag=a b"], "neither a tag nor a digest"),
+        (["ship", "--env=prod", "--tag=v1", "--wait-lock=soon"], "a duration is needed"),
+        (["ship", "--env=prod,staging"], "takes one environment"),
     ],
 )
 def test_wrong_usage_exits_with_2(words: list[str], expected: str) -> None:

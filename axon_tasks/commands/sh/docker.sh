@@ -52,9 +52,13 @@ image_digests() {
 # tell_layers: whether containerd keeps the images, which then loads no archive with layers left out, and the layers of
 # every image. An image that goes away meanwhile is no failure.
 tell_layers() {
-    case $(docker info --format '{{json .DriverStatus}}') in
+    case $(docker info --format '{{json .DriverStatus}}' 2>/dev/null) in
         *io.containerd.snapshotter*) tell store containerd ;;
-        '') exit 1 ;;
+        '' | null)
+            # Why not: `docker info` itself answers with an error of its template.
+            docker version --format '{{.Server.Version}}' && echo 'docker info says nothing' >&2
+            exit 40
+            ;;
         *) tell store classic ;;
     esac
     layers_ids=$(docker image ls -q --no-trunc) || exit 1
