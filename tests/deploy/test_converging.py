@@ -33,7 +33,6 @@ class Run(SimpleNamespace):
             ),
             warnings=[],
             reference="",
-            is_sent=False,
             serving=tuple,
         )
 
