@@ -1,10 +1,11 @@
-"""What a command that still runs has said so far."""
+"""What a command that still runs has said so far, and what the help shows as examples."""
 
 from __future__ import annotations
 
 import fcntl
 import os
 import pty
+import re
 import struct
 import subprocess
 import termios
@@ -12,6 +13,8 @@ import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from axon_tasks.tasks import namespace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,3 +80,11 @@ def wait_for(true: Callable[[], bool], said: object, seconds: float = 40) -> Non
     while not true():
         assert time.monotonic() < deadline, str(said)
         time.sleep(0.05)
+
+
+def examples(name: str) -> list[str]:
+    """The command lines of a task's examples, without what is said about them."""
+    text = str(namespace()[name].__doc__)
+    block = text[text.index("Examples:") :].partition("\n\n")[0].splitlines()[1:]
+    lines = [re.split(r"\s+\(|\s{2,}", line.strip())[0] for line in block]
+    return [line for line in lines if line]

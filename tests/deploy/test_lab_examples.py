@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from products import a_product
+from reading import examples
 from schemas import conforming
 
 from axon_tasks.tasks import namespace
@@ -46,14 +47,6 @@ KEYS = (
 LOCAL = ("config.", "lab.", "bench", "prove", "demo", "timeline")
 #: Where they need more than a deployed product: a working directory (test_lab_ship.py), a new server (test_lab_servers.py).
 ELSEWHERE = {"build", "push", "ship", "servers.setup"}
-
-
-def examples(name: str) -> list[str]:
-    """The command lines of a task's examples, without what is said about them."""
-    text = str(namespace()[name].__doc__)
-    block = text[text.index("Examples:") :].partition("\n\n")[0].splitlines()[1:]
-    lines = [re.split(r"\s+\(|\s{2,}", line.strip())[0] for line in block]
-    return [line for line in lines if line]
 
 
 def test_every_task_that_changes_something_is_tried() -> None:

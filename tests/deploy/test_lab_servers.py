@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from products import a_product
+from reading import examples
 from schemas import conforming
-
-from axon_tasks.tasks import servers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -193,19 +192,13 @@ def test_the_examples_of_the_help(new: Product, tmp_path: Path) -> None:
     shutil.copy(new.settings["hosts"][EDGE]["key"], tmp_path / ".ssh" / "aws.pem")
     key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIPgMHrcjCi4xuzEBQZVvTqN2B1Fn2rVZ2Jxv6FQGx1yT"
     (tmp_path / "deploy.pub").write_text(f"{key} ci\n")
-    tried = [one for task in (servers.check, servers.setup) for one in examples(task)]
+    tried = [line for name in ("servers.check", "servers.setup") for line in examples(name)]
     assert 6 == len(tried)
-    for words in tried:
+    for line in tried:
+        words = shlex.split(line)
         said = subprocess.run(
             new.command(*words[1:], f"--hosts-file={new.write()}"), cwd=tmp_path, capture_output=True, text=True,
             timeout=120, check=False, stdin=subprocess.DEVNULL, env={**os.environ, "HOME": str(tmp_path)},
         )  # fmt: skip
         assert 0 == said.returncode, (words, said.stdout, said.stderr)
     assert 1 == on(new, APP, "cat /home/deploy/.ssh/authorized_keys").stdout.count(key)
-
-
-def examples(task: object) -> list[list[str]]:
-    """The examples of a task's help."""
-    text = str(task.__doc__)
-    lines = text[text.index("Examples:") :].partition("\n\n")[0].splitlines()[1:]
-    return [shlex.split(line) for line in lines if line.strip()]

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import tarfile
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from reading import examples
 from schemas import conforming
 
 from axon_tasks.config import load
@@ -266,3 +268,17 @@ def test_what_ends_it_early(working: Working) -> None:
     assert "nothing was deployed" in said.stderr
     assert "nothing-of-that-name" in said.stdout + said.stderr
     assert ([], []) == (product.containers("app1"), product.containers("app2"))
+
+
+def test_the_examples_of_the_help(working: Working) -> None:
+    """Each line of build, push and ship ends with 0; what ship names serves."""
+    product = working.product
+    product.on("app1")
+    working.settings["image"] = f"10.77.0.5:5001/{product.name}"
+    working.settings["registry"] = {"username": "axon", "password": "secret"}
+    working.commit("one")
+    tried = [line for name in ("build", "push", "ship") for line in examples(name)]
+    assert 11 == len(tried)
+    for line in tried:
+        done(working.fab(*shlex.split(line)[1:]))
+    assert (200, "one") == product.get()
