@@ -10,6 +10,8 @@ import pytest
 from products import APPS
 from reading import in_a_terminal, wait_for
 
+from axon_tasks.lab.images import build_sample
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -87,12 +89,18 @@ def test_nothing_of_a_neighbour_is_touched(neighbours: tuple[Product, Product]) 
 
 def test_images_go_that_nobody_else_needs(product: Product) -> None:
     """With its last environment, the images of a repository of its own go from its servers."""
-    repository = f"10.77.0.5:5000/{product.name}"
-    pushed = f"docker pull -q 10.77.0.5:5000/shop:v1; docker tag 10.77.0.5:5000/shop:v1 {repository}:v1; docker push -q {repository}:v1"
-    said(product, "app1", pushed)
+    # An image of its own: one that any container of the lab runs stays.
+    build_sample(product.lab, product.name, "ok")
+    repository, sample = f"10.77.0.5:5000/{product.name}", f"10.77.0.5:5000/shop:{product.name}"
+    said(
+        product,
+        "app1",
+        f"docker pull -q {sample}; docker tag {sample} {repository}:v1; docker rmi {sample}; docker push -q {repository}:v1",
+    )
     product.settings["image"] = repository
     product.on("app1")
-    product.serve("v1")
+    deployed = product.deploy("v1")
+    assert (0, (200, product.name)) == (deployed.returncode, product.get()), deployed.stderr
     done = deleted(product, "--yes").stdout
     assert (f"image {repository}:v1" in done, "") == (
         True,
