@@ -229,7 +229,6 @@ def promised(  # noqa: PLR0911  (one return per kind of example reads best)
     return 0, 0
 
 
-@pytest.mark.usefixtures("uncovered")
 @pytest.mark.parametrize("name", ORDER)
 def test_the_examples_of_the_help(desk: Desk, name: str) -> None:
     """Each line ends with 0 and does what it says it does; ids are real ones, and somebody answers what is asked."""
