@@ -57,6 +57,7 @@ def neighbours(product: Product, tmp_path: Path) -> Iterator[tuple[Product, Prod
     said(product, "app1", f"docker network rm {product.name}-net")
 
 
+@pytest.mark.usefixtures("uncovered")
 def test_nothing_of_a_neighbour_is_touched(neighbours: tuple[Product, Product]) -> None:
     """Files, containers, network and state go; another environment and a product with a similar name go on serving; env files stay."""
     product, other = neighbours
@@ -81,9 +82,6 @@ def test_nothing_of_a_neighbour_is_touched(neighbours: tuple[Product, Product]) 
     assert "A=1\n" == said(product, "app1", f"cat {file}")
     again = deleted(product, "--yes").stdout
     assert "app1: nothing was there" in again
-    # It can be deployed again, from nothing.
-    product.serve("v2")
-    deleted(product, "--yes")
     said(product, "app1", f"rm {file}")
 
 
@@ -141,12 +139,11 @@ def test_it_is_asked_for_the_name(shop: Product) -> None:
     assert "Nothing was contacted" in deleted(shop, "--dry-run").stdout
 
 
+@pytest.mark.usefixtures("uncovered")
 def test_one_that_was_cut_off_is_done_again(product: Product) -> None:
     """An app server that fails half-way leaves it removed in part, exit code 5; the next one removes the rest."""
+    product.on("app2")
     product.serve("v1")
-    product.settings["environments"]["prod"]["container"] = {"network": f"{product.name}-net"}
-    product.serve("v2")
-    product.settle()
     product.lab.exec(
         "app2", f"mount --bind /var/lib/axon/{product.name}/prod /var/lib/axon/{product.name}/prod"
     )

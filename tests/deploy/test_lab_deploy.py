@@ -427,6 +427,15 @@ def test_a_user_that_is_not_root_deploys(product: Product) -> None:
             assert (0, (200, tag)) == (done.returncode, product.get()), done.stdout + done.stderr
         product.settle()
         log = product.lab.exec("app1", f"cat /var/lib/axon/{product.name}/prod/jobs/*/log").stdout
+        product.lab.exec("edge1", f"rm /etc/nginx/axon.d/upstreams/{product.name}-prod.conf")
+        for words in (
+            ("sync",), ("maintenance", "--on"), ("maintenance", "--off"), ("lock.acquire", "--message=x"),
+            ("lock.release",), ("delete", "--yes"),
+        ):  # fmt: skip
+            done = product.fab(words[0], "--env=prod", *words[1:])
+            assert 0 == done.returncode, (words, done.stdout + done.stderr)
+        assert [] == product.containers("app1")
+        assert "" == product.lab.exec("app1", f"find /var/lib/axon -path '*{product.name}*'").stdout
     finally:
         product.lab.exec("edge1", ["rm", "-f", "/etc/sudoers.d/axon-test"])
     assert "drained" in log

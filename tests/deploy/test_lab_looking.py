@@ -102,7 +102,7 @@ def test_status_tells_drift(shop: Product) -> None:
     assert "17" == shop.lab.exec("edge1", f"cat {state}/current").stdout.strip()
     shown = shop.fab("status", "--env=prod").stdout
     assert "prod: not as it should be" in shown
-    assert "fab deploy --env=prod" in shown
+    assert "fab sync --env=prod" in shown
     shop.lab.exec("edge1", f"mv {state}/kept {state}/current")
 
 

@@ -68,6 +68,7 @@ def test_the_site_is_closed_and_opened_again(shop: Product) -> None:
     assert (True, True) == ("maintenance-on Back at <6 pm> & later" in log, "maintenance-off" in log)
 
 
+@pytest.mark.usefixtures("uncovered")
 def test_no_request_is_lost_beside_it(shop: Product) -> None:
     """Under load, each request is answered by the application or, while it is on, with 503: none is dropped."""
     with shop.under_load() as seen:
@@ -95,6 +96,7 @@ def test_it_stays_on_through_deploys(shop: Product) -> None:
     assert (0, True) == (again.returncode, "maintenance was not on" in again.stdout), again.stderr
 
 
+@pytest.mark.usefixtures("uncovered")
 def test_it_needs_no_app_server(shop: Product) -> None:
     """App servers that do not answer are not asked; nor does an application that hangs keep the site open."""
     for server in ("app1", "app2"):
@@ -110,6 +112,7 @@ def test_it_needs_no_app_server(shop: Product) -> None:
     assert 200 == answer(shop).status
 
 
+@pytest.mark.usefixtures("uncovered")
 def test_a_site_of_an_earlier_version_is_written_anew(shop: Product) -> None:
     """It has no block yet: the files are tested and loaded once; if nginx refuses, all is as before, exit code 1."""
     site = f"/etc/nginx/axon.d/sites/{shop.name}-prod.conf"
