@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import subprocess
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from reading import PROJECT, wait_for
 
 from axon_tasks.config import Environment, Project, load
 from axon_tasks.deploy import building
 from axon_tasks.errors import AxonError, UsageError
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from programs import Programs
 
 TEXT = """
 product: shop
@@ -189,3 +194,29 @@ def test_the_command_line(folder: Path, buildx: bool, begin: tuple[str, ...]) ->
         *("--build-arg", "TOKEN", "--build-arg", "EMPTY", f"{folder}/app"),
     ) == made.words
     assert {"TOKEN": "s3cret", "EMPTY": ""} == {name: one.reveal() for name, one in made.variables.items()}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_whoever_interrupts_a_build_leaves_nothing_running(
+    folder: Path, programs: Programs, number: signal.Signals
+) -> None:
+    """The builder is ended, too, and the exit code is 130."""
+    note = folder / "pid"
+    docker = programs.folder / "docker"
+    docker.write_text(
+        f'#!/bin/sh\n[ "$2" != build ] || {{ echo $$ >{note}.new; mv {note}.new {note}; exec sleep 60; }}\n'
+    )
+    docker.chmod(0o755)
+    running = subprocess.Popen(
+        [
+            str(Path(sys.executable).parent / "fab"), "build", "--env=prod", "--platform=linux/amd64",
+            f"--hosts-file={folder / 'hosts.yml'}",
+        ],
+        cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+    wait_for(note.exists, "the builder does not begin")
+    running.send_signal(number)
+    said = "".join(running.communicate(timeout=30))
+    assert (130, True) == (running.returncode, "Interrupted" in said), said
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(note.read_text()), 0)
