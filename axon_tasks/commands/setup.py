@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from axon_tasks.commands import naming
@@ -16,9 +17,13 @@ if TYPE_CHECKING:
 #: What Debian and Ubuntu call the packages of the programs that the scripts call.
 _PACKAGES = {"flock": "util-linux", "setsid": "util-linux", "awk": "mawk"}
 _REST = "coreutils"
-#: Words `PROGRAM=PACKAGE` and `/FILE=PACKAGE`.
+#: Words as `missing_packages` of `sh/setup.sh` reads them.
 _NGINX = "nginx=nginx"
-_DOCKER = ("docker=docker.io", "/etc/ssl/certs/ca-certificates.crt=ca-certificates")
+_DOCKER = (
+    "docker=docker.io", "/etc/ssl/certs/ca-certificates.crt=ca-certificates",
+    # Docker before 23 starts no container without it where the kernel has AppArmor (moby#44942).
+    "/sys/kernel/security/apparmor?apparmor_parser=apparmor",
+)  # fmt: skip
 _SUDO = ("sudo=sudo", "visudo=sudo")
 
 
@@ -106,7 +111,7 @@ def _nginx(environments: Sequence[Environment]) -> Iterator[Part]:
             "nginx", "setup_service", "make_service", ("nginx", "setup"), service="nginx", nginx_config=place.config
         )  # fmt: skip
         yield _part(
-            "includes", "setup_nginx", "make_nginx", ("nginx", "inspect", "setup"),
+            "includes", "setup_nginx", "make_nginx", ("nginx", "setup"),
             nginx_config=place.config, nginx_directory=place.directory, include=include_file(one),
         )  # fmt: skip
 
@@ -130,8 +135,11 @@ def _parent(path: str) -> str:
 
 
 def include_file(environment: Environment) -> str:
-    """The file with which nginx is made to read what deploys write."""
-    return f"{_parent(environment.nginx.config)}/conf.d/axon.conf"
+    """The file with which nginx is made to read what deploys write; one for each directory that they write to."""
+    place = environment.nginx
+    usual = f"{_parent(place.config)}/axon.d"
+    more = "" if place.directory == usual else re.sub(r"[^A-Za-z0-9]+", "-", place.directory).rstrip("-")
+    return f"{_parent(place.config)}/conf.d/axon{more}.conf"
 
 
 def _part(name: str, question: str, answer: str, libraries: tuple[str, ...], **values: str) -> Part:

@@ -319,18 +319,20 @@ class Servers:
         took = time.monotonic() - began
         outcome = "ok" if holds else "ended early" if self._aborted else "failed"
         self._recorder.end(span, outcome=outcome, round_trips=1, received=len(hold.said))
-        section = Section(batch.labels[0], stdout_bytes=hold.said, exit_code=0, duration=took)
-        self._recorder.hear(span, [section])
         if holds:
             with self._guard:
                 self.held.append(hold)
+            section = Section(batch.labels[0], stdout_bytes=hold.said, exit_code=0, duration=took)
+            self._recorder.hear(span, [section])
             return BatchResult(batch.name, server, [section], duration=took, bytes_received=len(hold.said))
         try:
-            return hold.pending.result()
+            result = hold.pending.result()
         except AxonError:
             if self._aborted:
                 raise AbortedError(f"{server}: {batch.name} was ended early") from None
             raise
+        self._recorder.hear(span, result.values())
+        return result
 
     def each(self, names: Iterable[str], work: Callable[[str], BatchResult]) -> dict[str, BatchResult]:
         """Do the same on several servers at the same time.

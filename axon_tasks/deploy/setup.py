@@ -158,8 +158,8 @@ def question_batch(parts: Sequence[Part]) -> Batch:
 
 
 def answer_batch(lack: Lack) -> Batch:
-    """What makes one change."""
-    return Batch("setup", sudo=True).add(lack.part.answer, label=lack.part.name)
+    """What makes one change. It is completed whatever becomes of this program: dpkg is not to be ended half-way."""
+    return Batch("setup", sudo=True, uninterruptible=True).add(lack.part.answer, label=lack.part.name)
 
 
 def _read(empty: Found, parts: Sequence[Part], told: BatchResult) -> Found:

@@ -1,18 +1,21 @@
 """The transcript of a run: what each server was asked and what it said, in a file that only its owner can read.
 
-The screen shows one line per step. Whoever must know more, later or from a CI job, finds everything here; secrets of
-`hosts.yml` are masked wherever they stand.
+The screen shows one line per step. Whoever must know more, later or from a CI job, finds everything here. Secrets of
+`hosts.yml` are masked; what stands in an env file on a server is not known here.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
+import re
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from axon_tasks.remote.text import sanitize
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from axon_tasks.config import Environment, Project, Secret
@@ -24,8 +27,8 @@ FILE_NAME = "transcript.log"
 
 #: Characters of one stream of one command that are kept, from its beginning and from its end.
 _HEAD, _TAIL = 16_384, 16_384
-#: A shorter value stands in too many other words; it is no secret either.
-_SHORTEST = 4
+#: Characters: a shorter text stands in too many other words. Of a secret with several lines, each line counts from _LINE on.
+_SHORTEST, _LINE = 4, 8
 _MASK = "********"
 
 
@@ -54,11 +57,9 @@ class Transcript:
             replace_file(path, text(timeline, heard, self._masked()))
             self.path = path
 
-    def _masked(self) -> list[str]:
-        """What is masked, the longest first: a secret may be a part of another one."""
+    def _masked(self) -> set[str]:
         asked = self._logins.passwords() if self._logins else []
-        found = {one.reveal() for one in (*self._hidden, *asked)}
-        return sorted((one for one in found if len(one) >= _SHORTEST), key=lambda one: (-len(one), one))
+        return {one.reveal() for one in (*self._hidden, *asked)}
 
     def told(self) -> str:
         """Where it is, in one line; empty if there is none."""
@@ -80,57 +81,89 @@ def _secrets(project: Project, environments: Iterable[Environment]) -> Iterator[
             yield one.registry.password
         if one.notify:
             yield one.notify.webhook
-        yield from one.container.env.values()
-        yield from one.build.args.values()
+        yield from (value for value in one.container.env.values() if not is_ordinary(value.reveal()))
+        yield from (value for value in one.build.args.values() if not is_ordinary(value.reveal()))
 
 
-def text(timeline: Timeline, heard: Heard, hidden: Iterable[str] = ()) -> str:
+def is_ordinary(value: str) -> bool:
+    """Whether a setting is a short word or number, such as `prod`, `true` or `8080`.
+
+    Masked, it would make a transcript useless, and show what it is by being masked inside of other words.
+    """
+    return len(value) < _LINE and (value.isalpha() or value.isdigit())
+
+
+def masking(secrets: Iterable[str]) -> Callable[[str], str]:
+    """What masks these texts, in the forms in which programs write them.
+
+    Args:
+        secrets: The texts.
+    """
+    forms: set[str] = set()
+    for one in secrets:
+        forms |= {one, json.dumps(one)[1:-1], json.dumps(one, ensure_ascii=False)[1:-1], _password_of(one)}
+        forms |= {line for line in re.split(r"[\r\n]+", one) if len(line) >= _LINE}
+    # The longest first: a secret may be a part of another one.
+    hidden = sorted((one for one in forms if len(one) >= _SHORTEST), key=lambda one: (-len(one), one))
+
+    def mask(text: str) -> str:
+        for one in hidden:
+            text = text.replace(one, _MASK)
+        return text
+
+    return mask
+
+
+def _password_of(value: str) -> str:
+    """The password in a URL, which programs write alone, too."""
+    with contextlib.suppress(ValueError):
+        return urlsplit(value).password or "" if "://" in value else ""
+    return ""
+
+
+def text(timeline: Timeline, heard: Heard, secrets: Iterable[str] = ()) -> str:
     """The transcript of what is known so far.
 
     Args:
         timeline: What was done when.
         heard: What was said.
-        hidden: Texts to mask, the longest first.
+        secrets: Texts to mask.
     """
-    info = timeline.info
+    info, mask = timeline.info, masking(secrets)
     lines = [
         f"# {info.command}",
         f"# run {info.run} by {info.who}, began {info.began}, axon-tasks {info.version}",
         *(
             line
             for span in timeline.of_kind("environment", "connect", "step", "batch", "wait")
-            for line in _span(timeline, span, heard)
+            for line in _span(timeline, span, heard, mask)
         ),
     ]
     for message in heard.told:
-        lines += ["", *message.splitlines()]
+        lines += ["", *mask(message).split("\n")]
     ending = "so far" if info.exit_code is None else f"{info.outcome}, exit code {info.exit_code}"
-    lines.append(f"\n{info.seconds:8.2f} s  {ending}")
-
-    def masked(line: str) -> str:
-        for one in hidden:
-            line = line.replace(one, _MASK)
-        return line
-
+    lines += ["", f"{info.seconds:8.2f} s  {ending}"]
     # Masked before control characters are taken out, and after: a secret may contain some.
-    return "".join(f"{masked(sanitize(masked(line)))}\n" for line in lines)
+    return "".join(f"{mask(sanitize(mask(line)))}\n" for line in lines)
 
 
-def _span(timeline: Timeline, span: Span, heard: Heard) -> Iterator[str]:
+def _span(timeline: Timeline, span: Span, heard: Heard, mask: Callable[[str], str]) -> Iterator[str]:
     words = [span.environment, span.kind if span.kind != "batch" else "", span.name, span.server]
     what = " ".join(one for one in words if one)
     took = "" if span.ended is None else f" {timeline.ended(span) - span.started:.2f} s"
     note = f" ({span.note})" if span.note else ""
     yield f"{span.started:8.2f} s  {what}: {span.outcome}{took}{note}"
     for section in heard.sections.get(span.id, ()):
-        yield from _section(section)
+        yield from _section(section, mask)
 
 
-def _section(section: Section) -> Iterator[str]:
+def _section(section: Section, mask: Callable[[str], str]) -> Iterator[str]:
     ending = "skipped" if section.skipped else f"exit code {section.exit_code} in {section.duration:.2f} s"
     yield f"            [{section.label}] {ending}"
     for sign, said in (("|", section.stdout), ("!", section.stderr)):
-        yield from (f"            {sign} {line}" for line in _cut(said).splitlines())
+        # As a whole: a secret may have several lines, and the cut must not leave a half of one.
+        kept = _cut(mask(said)).removesuffix("\n")
+        yield from (f"            {sign} {line}" for line in kept.split("\n") if kept)
 
 
 def _cut(said: str) -> str:

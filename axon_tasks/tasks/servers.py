@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,10 +14,11 @@ from axon_tasks.errors import AxonError, UnreachableError, UsageError
 from axon_tasks.tasks.base import Context, confirmed, ended_like_ctrl_c, environments, say, task
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from axon_tasks.commands.setup import Who
     from axon_tasks.config import Environment, Project
+    from axon_tasks.deploy.doctor import Check
     from axon_tasks.deploy.setup import Done, Found
 
 _HELP = {
@@ -56,15 +58,16 @@ def check(
     from axon_tasks.report import setup as report
 
     project, chosen, whose = _servers(env, hosts_file, only, user, "")
-    with ended_like_ctrl_c(), Fleet(_as_user(project, user, key)) as fleet:
+    with ended_like_ctrl_c(), Fleet(_as_user(project, whose, user, key)) as fleet:
         found = setup.look(fleet, chosen, whose)
     say(report.as_json(found) if json else report.text(sys.stdout, found))
     _judge(found, user)
     lacking = [one.server for one in found if one.lacks]
     if lacking:
+        given = {"env": env, "only": only, "user": user, "key": key, "hosts-file": hosts_file}
+        flags = " ".join(f"--{name}={shlex.quote(value)}" for name, value in given.items() if value)
         raise AxonError(
-            f"Something is to be done on {', '.join(lacking)}.",
-            hint=f"Do it: fab servers.setup --env={env}{f' --user={user}' if user else ''}",
+            f"Something is to be done on {', '.join(lacking)}.", hint=f"Do it: fab servers.setup {flags}"
         )
 
 
@@ -115,7 +118,7 @@ def setup(
     from axon_tasks.remote import Fleet
     from axon_tasks.report import setup as report
 
-    with ended_like_ctrl_c(), Fleet(_as_user(project, user, key)) as fleet:
+    with ended_like_ctrl_c(), Fleet(_as_user(project, whose, user, key)) as fleet:
         found = making.look(fleet, chosen, whose)
         say(report.text(sys.stdout, found))
         _judge(found, user)
@@ -123,16 +126,25 @@ def setup(
         if lacking:
             if not yes and not confirmed(f"Do this on {', '.join(lacking)}?"):
                 raise AxonError("Nothing was done.")
-            making.mend(fleet, found, _tell)
+            try:
+                making.mend(fleet, found, _tell)
+            except KeyboardInterrupt:
+                raise AxonError(
+                    "Interrupted. What has been begun is completed on the servers.",
+                    hint="Do the rest: the same command once more.",
+                    code=130,
+                ) from None
             making.must_be_ready(making.look(fleet, chosen, {name: whose[name] for name in lacking}))
             say(f"Ready: {', '.join(lacking)}")
     _examine(project, chosen, tuple(whose))
 
 
 def _tell(done: Done) -> None:
+    """One line, from a thread; a reader who has gone ends nothing."""
+    from axon_tasks.report import console
     from axon_tasks.report import setup as report
 
-    say(report.progress(done))
+    console.write_line(sys.stdout, report.progress(done))
 
 
 def _servers(
@@ -147,8 +159,8 @@ def _servers(
     return project, chosen, setup.whom(project, looking.only_of(chosen, only), user, keys)
 
 
-def _as_user(project: Project, user: str, key: str) -> Project:
-    """The same servers, logged in to as somebody else.
+def _as_user(project: Project, names: Iterable[str], user: str, key: str) -> Project:
+    """The same servers, logged in to as somebody else; jump hosts are passed through as always.
 
     Raises:
         UsageError: There is no such key.
@@ -161,8 +173,8 @@ def _as_user(project: Project, user: str, key: str) -> Project:
         if not path.is_file():
             raise UsageError(f"--key={key}: there is no such file.")
         changes |= {"key": path, "passphrase": None}
-    hosts = {name: host._replace(**changes) for name, host in project.hosts.items()}  # type: ignore[arg-type]  # by name
-    return project._replace(hosts=hosts)
+    changed = {name: project.hosts[name]._replace(**changes) for name in names}  # type: ignore[arg-type]  # by name
+    return project._replace(hosts=project.hosts | changed)
 
 
 def _keys_of(file: str) -> str:
@@ -227,8 +239,24 @@ def _examine(project: Project, chosen: Sequence[Environment], names: Sequence[st
     if missing:
         say("What fab doctor still finds:")
         say(report.text(sys.stdout, missing))
+        _must_be_usable(missing)
     else:
         say(f"fab doctor finds nothing to mend. Next: fab deploy --env={chosen[0].name} --tag=TAG")
+
+
+def _must_be_usable(missing: Sequence[Check]) -> None:
+    """What is the operator's to bring, such as an env file, is no failure; a user that cannot work there is one.
+
+    Raises:
+        AxonError: It is so.
+    """
+    from axon_tasks.deploy import doctor
+
+    needed = {doctor.CONNECTION, "privileges", "docker", "state"}
+    failed = [one for one in missing if one.verdict == doctor.FAILED and one.name in needed]
+    if failed:
+        names = ", ".join(dict.fromkeys(one.server for one in failed))
+        raise AxonError(f"The servers are set up, but deploys cannot work on {names}; see above.")
 
 
 namespace = Collection("servers", check, setup)

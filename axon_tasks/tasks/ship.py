@@ -168,6 +168,7 @@ def ship(
     from axon_tasks.report.transcript import Transcript
 
     transcript = Transcript()
+    transcript.hide(project, [environment], options.logins)
     with ended_like_ctrl_c(), _connected(project, transcript) as connections:
         # Connecting goes on while the image is built.
         connections.open_early(environment.servers)
@@ -181,7 +182,9 @@ def ship(
             else:
                 _send(connections, environment, made_of, keep_going=keep_going)
         except BaseException as error:
-            connections.recorder.finish(outcome="failed", exit_code=_code(error))
+            told = [str(error)] if isinstance(error, AxonError) else []
+            connections.recorder.finish(outcome="failed", exit_code=_code(error), told=told)
+            deploying.show_transcript(transcript, sys.stderr)
             raise
         from dataclasses import replace
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from axon_tasks.deploy.timeline import Heard, Recorder
 from axon_tasks.remote import Section
-from axon_tasks.report.transcript import FILE_NAME, Transcript, text
+from axon_tasks.report.transcript import FILE_NAME, Transcript, is_ordinary, text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -63,22 +65,51 @@ def test_a_run_that_is_killed_leaves_one(tmp_path: Path) -> None:
     recorder.finish(outcome="ok", exit_code=0)
 
 
+def shown(said: bytes, *secrets: str) -> str:
+    """What stands in the transcript of a run that heard this."""
+    recorder = Recorder(command="fab deploy")
+    recorded(recorder, Section("docker", said, said, 0, 0.1))
+    return text(recorder.timeline(), Heard(recorder._sections, ()), secrets)
+
+
 def test_secrets_are_masked() -> None:
-    """Wherever one stands, also cut by a control character that is shown as something else, and the longest one first."""
+    """Wherever one stands, also with a control character in it, which is shown as something else, and the longest one first."""
     recorder = Recorder(command="fab deploy --tag=hunter22")
     said = b"password hunter22-and-more, then hunter22 and hun\x1bter\n"
     recorded(recorder, Section("docker", said, said, 0, 0.1))
     heard = Heard(recorder._sections, ["hunter22 was refused"])
-    told = text(recorder.timeline(), heard, ["hunter22-and-more", "hun\x1bter", "hunter22"])
+    told = text(recorder.timeline(), heard, ["hunter22", "hun\x1bter", "hunter22-and-more"])
     assert [0, 2] == [told.count("hunter22"), told.count("password ********, then ******** and ********\n")]
+
+
+@pytest.mark.parametrize(
+    ("said", "secret"),
+    [
+        (b"one hunter22\nis long\n", "hunter22\nis long"),
+        (b'{"a": "hunter22", \n', '{"a": "hunter22", \n"b": 1}'),
+        (b'json: "p\\"hunter22"\n', 'p"hunter22'),
+        (b"hunter22\x0bmore\n", "hunter22\x0bmore"),
+        (b"for user with hunter22\n", "postgres://me:hunter22@db/shop"),
+        (b"x" * 16_380 + b"hunter22" + b"y" * 20_000, "hunter22"),
+        (b"x" * 20_000 + b"hunter22" + b"y" * 16_380, "hunter22"),
+    ],
+)
+def test_no_form_of_a_secret_is_left(said: bytes, secret: str) -> None:
+    """With several lines, alone or as JSON, of a URL the password, and on the edge of what is cut out."""
+    told = shown(said, secret)
+    assert [False, False] == [part in told for part in ("hunter", "ter22")]
+
+
+def test_ordinary_words_are_not_masked() -> None:
+    """A setting such as `prod` or 8080 is no secret, and masked everywhere it would make the transcript useless."""
+    assert [True, True, True, False, False] == [
+        is_ordinary(one) for one in ("prod", "8080", "true", "abc123", "hunters-")
+    ]
 
 
 def test_long_output_is_cut_in_the_middle() -> None:
     """Its beginning and its end stay, and how much is missing is told."""
-    recorder = Recorder(command="fab deploy")
-    recorded(recorder, Section("docker", b"first\n" + b"x" * 100_000 + b"\nlast\n", b"", 0, 0.1))
-    told = text(recorder.timeline(), Heard(recorder._sections, ()))
+    told = shown(b"first\n" + b"x" * 100_000 + b"\nlast\n")
     assert [True, True, True] == [
         one in told for one in ("| first\n", "| … 67244 characters left out …\n", "| last\n")
     ]
-    assert len(told) < 34_000

@@ -16,9 +16,16 @@ setup_system() {
     if command -v apt-get >/dev/null 2>&1; then tell apt yes; else tell apt no; fi
 }
 
-# missing_packages: the Debian packages of what is not there; `wanted` has words `PROGRAM=PACKAGE` or `/FILE=PACKAGE`.
+# missing_packages: the Debian packages of what is not there; `wanted` has words `PROGRAM=PACKAGE`, and `/FILE?PROGRAM=PACKAGE`
+# where it is needed only if that file is there, or `/FILE=PACKAGE` for a file itself.
 missing_packages() {
     for missing_one in $wanted; do
+        case $missing_one in
+            *\?*)
+                [ -e "${missing_one%%\?*}" ] || continue
+                missing_one=${missing_one#*\?}
+                ;;
+        esac
         case $missing_one in
             /*) [ ! -e "${missing_one%%=*}" ] || continue ;;
             *) ! command -v "${missing_one%%=*}" >/dev/null 2>&1 || continue ;;
@@ -27,11 +34,23 @@ missing_packages() {
     done | sort -u | tr '\n' ' '
 }
 
+# dpkg_states PATTERN: the packages whose state begins like that.
+dpkg_states() {
+    dpkg-query -W -f '${db:Status-Status} ${Package}\n' 2>/dev/null | sed -n "s/^\\($1\\)[a-z-]* //p"
+}
+
+# dpkg_works: whether somebody installs something just now, such as an unattended upgrade.
+dpkg_works() {
+    dpkg_lock=$(stat -c %i /var/lib/dpkg/lock-frontend 2>/dev/null) || return 1
+    grep -q ":$dpkg_lock " /proc/locks
+}
+
 # interrupted: whether dpkg has begun something and not ended it; apt-get refuses to work then.
 interrupted() {
+    ! dpkg_works || return 1
     set -- /var/lib/dpkg/updates/[0-9]*
     [ ! -e "$1" ] || return 0
-    dpkg-query -W -f '${db:Status-Status}\n' 2>/dev/null | grep -qE '^(half-|unpacked|triggers-)'
+    [ -n "$(dpkg_states 'half-\|unpacked\|triggers-')" ]
 }
 
 setup_packages() {
@@ -40,29 +59,43 @@ setup_packages() {
     [ -z "$setup_missing" ] || tell todo "install with apt-get: ${setup_missing% }"
 }
 
-# complete_dpkg: ends what dpkg has begun; whoever is still at it, such as a setup that was killed, is waited for.
-complete_dpkg() {
-    setup_left=300
-    until setup_said=$(LC_ALL=C dpkg --configure -a --force-confold 2>&1); do
-        case $setup_said in *'lock was locked'* | *'is locked'*) ;; *) fail 60 "$setup_said" ;; esac
-        [ "$setup_left" -gt 0 ] || fail 60 "$setup_said"
-        sleep 1
-        setup_left=$((setup_left - 1))
+# patiently COMMAND...: runs it, again and again for five minutes while somebody else has one of the locks of apt or dpkg:
+# whoever looks at a new server often meets its first unattended upgrade. apt's own DPkg::Lock::Timeout does not cover the
+# lists of packages. What it says goes to a file: nobody may be listening any more.
+patiently() {
+    patiently_left=300
+    until LC_ALL=C "$@" >"$setup_log" 2>&1; do
+        grep -qE 'Could not get lock|Unable to (lock|acquire)|lock was locked|is locked' "$setup_log" &&
+            [ "$patiently_left" -gt 0 ] || return 1
+        sleep 2
+        patiently_left=$((patiently_left - 2))
     done
 }
 
-# Whoever looks at a new server often meets its first unattended upgrade: apt-get waits for it (apt 1.9.11 and later).
+# install_packages PACKAGES...: of what is there, nothing is removed, and no service of somebody else is restarted. The
+# lists of packages are fetched where they are missing, or too old for what is asked for.
+install_packages() {
+    set -- apt-get install -q -y --no-install-recommends --no-remove -o Dpkg::Options::=--force-confold "$@"
+    patiently "$@" || { patiently apt-get update -q && patiently "$@"; } && return
+    tail -n 6 "$setup_log" >&2
+    exit 60
+}
+
 make_packages() {
-    export DEBIAN_FRONTEND=noninteractive
-    ! interrupted || complete_dpkg
+    export DEBIAN_FRONTEND=noninteractive NEEDRESTART_MODE=l NEEDRESTART_SUSPEND=1
+    setup_log=$(mktemp) || exit 60
+    trap 'rm -f "$setup_log"' EXIT
+    if interrupted; then
+        patiently dpkg --configure -a --force-confold || { tail -n 6 "$setup_log" >&2 && exit 60; }
+        # shellcheck disable=SC2046  # words
+        [ -z "$(dpkg_states half-installed)" ] || install_packages --reinstall $(dpkg_states half-installed)
+    fi
     setup_missing=$(missing_packages)
-    [ -n "$setup_missing" ] || return 0
-    setup_options='-q -y --no-install-recommends -o DPkg::Lock::Timeout=300 -o Dpkg::Options::=--force-confold'
-    # The lists of packages are fetched where they are missing or too old for what is asked for.
     # shellcheck disable=SC2086  # words
-    apt-get install $setup_options $setup_missing >&2 ||
-        { apt-get update -q >&2 && apt-get install $setup_options $setup_missing >&2; } || exit 60
+    [ -z "$setup_missing" ] || install_packages $setup_missing
     hash -r
+    # Since Debian 13 the client has a package of its own, which docker.io only recommends.
+    case " $(missing_packages)" in *' docker.io '*) install_packages docker-cli && hash -r ;; esac
     setup_missing=$(missing_packages)
     [ -z "$setup_missing" ] || fail 61 "apt-get has ended well, and these are still missing: $setup_missing"
 }
@@ -79,17 +112,21 @@ has_systemd() {
     [ -d /run/systemd/system ]
 }
 
+# at_boot: whether the service comes with the machine; whoever runs it without a unit of that name has seen to it.
+at_boot() {
+    ! has_systemd || ! systemctl cat "$service.service" >/dev/null 2>&1 || systemctl is-enabled -q "$service" 2>/dev/null
+}
+
 setup_service() {
     serves || tell todo "start $service"
-    if has_systemd && ! systemctl is-enabled -q "$service" 2>/dev/null; then tell todo "have $service started at each boot"; fi
+    at_boot || tell todo "have $service started at each boot"
 }
 
 make_service() {
-    if has_systemd; then
-        systemctl enable -q "$service" >&2 && { serves || systemctl start "$service" >&2; }
-    else
-        serves || service "$service" start >&2
-    fi || fail 62 "$service could not be started"
+    at_boot || systemctl enable -q "$service" >&2 || fail 62 "$service could not be enabled"
+    serves && return
+    if has_systemd; then systemctl start "$service" >&2; else service "$service" start >&2; fi ||
+        fail 62 "$service could not be started"
     setup_left=60
     until serves; do
         [ "$setup_left" -gt 0 ] || fail 62 "$service was started and does not answer within 60 s"
@@ -98,9 +135,9 @@ make_service() {
     done
 }
 
-# included: whether nginx reads what a deploy writes.
+# included: whether nginx reads what a deploy writes; asked of nginx itself, because a file that is there may not be read.
 included() {
-    case $(inspect_included 2>/dev/null) in *=yes) ;; *) return 1 ;; esac
+    nginx -T -q -c "$nginx_config" 2>/dev/null | grep -qE "^[^#]*include[[:space:]]+[\"']?$nginx_directory/sites/\*"
 }
 
 setup_nginx() {
@@ -115,15 +152,15 @@ make_nginx() {
     included && return 0
     setup_said=$(nginx -t -q -c "$nginx_config" 2>&1) ||
         fail 63 "nginx's own test fails before anything was changed: $setup_said"
-    [ ! -e "$include" ] || fail 63 "$include is there and does not include $nginx_directory"
+    [ ! -e "$include" ] || grep -q '^# Written by axon-tasks' "$include" ||
+        fail 63 "$include is there and does not include $nginx_directory"
     (umask 022 && mkdir -p "${include%/*}") || exit 63
     printf '# Written by axon-tasks: where deploys put their files.\ninclude %s/upstreams/*.conf;\ninclude %s/sites/*.conf;\n' \
         "$nginx_directory" "$nginx_directory" | replace_file "$include" 644 || exit 63
-    setup_said=$(nginx -t -q -c "$nginx_config" 2>&1 && nginx -T -c "$nginx_config" 2>/dev/null | grep -qF "$nginx_directory/sites/*" ||
-        echo "$nginx_config does not include ${include%/*}/*.conf: add \`include ${include%/*}/*.conf;\` inside of http { }")
-    if [ -n "$setup_said" ]; then
+    setup_said=$(nginx -t -q -c "$nginx_config" 2>&1)
+    if ! included; then
         rm -f "$include"
-        fail 63 "$setup_said"
+        fail 63 "${setup_said:-"$nginx_config does not include ${include%/*}/*.conf: add \`include ${include%/*}/*.conf;\` inside of http { }"}"
     fi
     if nginx_pid >/dev/null; then nginx -s reload -c "$nginx_config" >&2 || exit 63; fi
 }
@@ -137,9 +174,11 @@ plain_keys() {
     grep -E '^(ssh-|ecdsa-|sk-)[^ ]+ [A-Za-z0-9+/=]+' "$1" 2>/dev/null
 }
 
-# has_keys: whether the user can log in; whoever has just done so can, also with a certificate.
+# has_keys: whether the user can log in; whoever has just done so can, also with a certificate. Options that restrict a key
+# are somebody's decision; only one with a forced command is none to deploy with.
 has_keys() {
-    [ "$login" = "$user" ] || [ -n "$(plain_keys "$(home_of "$user")/.ssh/authorized_keys")" ]
+    [ "$login" = "$user" ] || grep -v 'command=' "$(home_of "$user")/.ssh/authorized_keys" 2>/dev/null |
+        grep -qE '^[^#]*(ssh-|ecdsa-|sk-)[^ ]+ [A-Za-z0-9+/=]+'
 }
 
 # new_keys: the keys that the user is to have and has not: those that were given, else, for who has none, those of `login`.
@@ -150,7 +189,8 @@ new_keys() {
     elif ! has_keys; then
         plain_keys "$(home_of "$login")/.ssh/authorized_keys"
     fi | while read -r new_kind new_key new_rest; do
-        grep -qsF "$new_kind $new_key" "$new_file" || printf '%s %s %s\n' "$new_kind" "$new_key" "$new_rest"
+        plain_keys "$new_file" | cut -d ' ' -f 1,2 | grep -qxF "$new_kind $new_key" ||
+            printf '%s %s %s\n' "$new_kind" "$new_key" "$new_rest"
     done
 }
 
@@ -183,8 +223,11 @@ make_user() {
     [ -n "$setup_home" ] || fail 64 "$user has no home directory"
     setup_file=$setup_home/.ssh/authorized_keys
     if [ -n "$setup_added" ]; then
+        # What a link leads to may be somebody else's.
+        if [ -L "$setup_home/.ssh" ] || [ -L "$setup_file" ]; then fail 65 "$setup_file is a link: add the key by hand"; fi
         [ -d "$setup_home/.ssh" ] || install -d -m 700 -o "$user" -g "$(id -gn "$user")" "$setup_home/.ssh" || exit 64
-        { cat "$setup_file" 2>/dev/null; printf '%s\n' "$setup_added"; } | replace_file "$setup_file" 600 &&
+        # awk ends the last line, which may have no end.
+        { awk 1 "$setup_file" 2>/dev/null; printf '%s\n' "$setup_added"; } | replace_file "$setup_file" 600 &&
             chown "$user:$(id -gn "$user")" "$setup_file" || exit 64
     fi
     has_keys || fail 65 "there is no key with which $user could log in: give some with --authorized-keys=FILE"
@@ -211,29 +254,32 @@ make_sudo() {
         rm -f "$sudoers.new~"
         exit 66
     }
-    may_become_root || fail 66 "$sudoers is written, and $user may still not: does /etc/sudoers read ${sudoers%/*}?"
+    may_become_root || fail 66 "$sudoers is written, and $user may still not: does a later file in ${sudoers%/*} forbid it?"
 }
 
 # owned DIRECTORY: whether it is the user's.
 owned() {
-    [ "$(stat -c %U "$1" 2>/dev/null)" = "$user" ]
+    [ "$(stat -L -c %U "$1" 2>/dev/null)" = "$user" ]
 }
 
 # Ports are chosen among those of all products, so that the whole tree is one user's; what root has made there is given
 # away, and what somebody else has made is not.
 setup_state() {
-    { owned "$tree" && owned "$directory"; } || tell todo "give $user the directories $tree and $directory"
+    for setup_place in "$tree" "$directory" "$tree/ports.lock"; do
+        case $setup_place in */ports.lock) [ -e "$setup_place" ] || continue ;; esac
+        owned "$setup_place" || tell todo "give $user $setup_place"
+    done
 }
 
 make_state_of_user() {
     (umask 022 && mkdir -p "$directory") || exit 67
     for setup_place in "$tree" "$directory"; do
-        owned "$setup_place" || [ "$(stat -c %u "$setup_place")" = 0 ] ||
-            fail 67 "$setup_place belongs to $(stat -c %U "$setup_place"): have all deploys on a server done by one user"
+        owned "$setup_place" || [ "$(stat -L -c %u "$setup_place")" = 0 ] ||
+            fail 67 "$setup_place belongs to $(stat -L -c %U "$setup_place"): have all deploys on a server done by one user"
     done
     setup_owner=$user:$(id -gn "$user")
-    chown "$setup_owner" "$tree" && chown -R "$setup_owner" "$directory" || exit 67
     [ ! -e "$tree/ports.lock" ] || chown "$setup_owner" "$tree/ports.lock" || exit 67
+    chown -R "$setup_owner" "$directory" && chown "$setup_owner" "$tree" || exit 67
 }
 
 # The directory of an env file may hold others' files: one that is there stays as it is.
@@ -242,5 +288,5 @@ setup_place() {
 }
 
 make_place() {
-    [ -d "$directory" ] || { (umask 022 && mkdir -p "${directory%/*}") && install -d -m 750 -o "$user" -g "$(id -gn "$user")" "$directory"; } || exit 67
+    [ -d "$directory" ] || { (umask 022 && mkdir -p "${directory%/*}/") && install -d -m 750 -o "$user" -g "$(id -gn "$user")" "$directory"; } || exit 67
 }
