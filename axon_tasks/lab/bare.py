@@ -66,13 +66,15 @@ def _fetch(names: list[str], store: Path) -> None:
     missing = [name for name in names if not list(store.glob(f"{name.partition(':')[0]}_*.deb"))]
     if not missing:
         return
-    done = subprocess.run(
-        ["apt-get", "download", "-q", *missing], cwd=store, capture_output=True, text=True, check=False
-    )
+    fetch = ["apt-get", "download", "-q", *missing]
+    done = subprocess.run(fetch, cwd=store, capture_output=True, text=True, check=False)
+    if done.returncode:
+        machine.run("apt-get", "update", "-q", check=False)
+        done = subprocess.run(fetch, cwd=store, capture_output=True, text=True, check=False)
     if done.returncode:
         raise AxonError(
             f"apt-get could not fetch {' '.join(missing)} for the bare hosts: {done.stderr.strip()[-800:]}",
-            hint="Fetch its lists first: apt-get update",
+            hint="They come from this machine's own sources of packages: is it connected?",
         )
 
 
