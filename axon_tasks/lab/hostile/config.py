@@ -76,6 +76,10 @@ BASE: dict[str, Any] = {
                 "https_port": 443, "client_max_body_size": "1m", "proxy_timeout": "9s",
             },
             "ports": {"first": 30000, "last": 30100},
+            "build": {
+                "context": "app", "dockerfile": "Dockerfile", "args": {"VERSION": "1"}, "target": "app",
+                "platform": "linux/amd64", "push": "registry",
+            },
         },
     },
 }  # fmt: skip
@@ -83,7 +87,12 @@ BASE: dict[str, Any] = {
 #: Fields whose values may be any text, because they reach their program as an argument or on standard input, quoted.
 FREE = {
     ("registry", "password"),
+    ("registry", "password_file"),
     ("known_hosts",),
+    # What is made of them is absolute, so that none can be taken for a flag.
+    ("build", "context"),
+    ("build", "dockerfile"),
+    ("args", "*"),
     ("key",),
     ("passphrase",),
     ("env", "*"),
@@ -99,7 +108,7 @@ FREE = {
 _DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 #: Names of entries that the operator chooses: what a key may be is a matter of its characters.
-_NAMED = {("hosts",), ("environments",), ("env",), ("labels",)}
+_NAMED = {("hosts",), ("environments",), ("env",), ("labels",), ("args",)}
 
 
 @dataclass(frozen=True)
