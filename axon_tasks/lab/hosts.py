@@ -327,8 +327,13 @@ def docker_settings(host: LabHost, lab: str) -> HostFile:
     return HostFile("/etc/docker/daemon.json", json.dumps(daemon, indent=2) + "\n")
 
 
-#: Debian's script that starts Docker reads this first. In a container not even root may raise limits, as it tries to.
-DOCKER_DEFAULTS = HostFile("/etc/default/docker", "# Written by the lab.\nulimit() { :; }\n")
+#: What Debian's script that starts Docker reads first. In a container not even root may raise limits, as it tries to. And
+#: it must not mount control groups that this machine does not use: all processes would be in them from then on, and the
+#: Dockers of the other hosts would look for them in vain ("cannot find cgroup mount destination").
+DOCKER_STARTS = (
+    HostFile("/etc/default/docker", "# Written by the lab.\nulimit() { :; }\n"),
+    HostFile("/etc/fstab", "# Written by the lab.\ncgroup /sys/fs/cgroup cgroup defaults 0 0\n"),
+)
 
 
 def _app_files(host: LabHost, lab: str) -> list[HostFile]:

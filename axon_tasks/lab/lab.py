@@ -27,7 +27,7 @@ from axon_tasks.lab import bare, machine
 from axon_tasks.lab.hosts import (
     BARE,
     DEFAULT_APPS,
-    DOCKER_DEFAULTS,
+    DOCKER_STARTS,
     MAX_APPS,
     MIRROR,
     REGISTRY_PASSWORD,
@@ -425,7 +425,7 @@ class Lab:
         """Take from a bare host what it has of this machine; how its Docker is to be run stays, for the day it has one."""
         mirror = STORE / host.name / "own" / MIRROR.strip("/").replace("/", "-")
         bare.strip(lambda script: self.exec(host.name, script).stdout, STORE / "packages", mirror)
-        for file in (docker_settings(host, keys.lab), DOCKER_DEFAULTS):
+        for file in (docker_settings(host, keys.lab), *DOCKER_STARTS):
             folder = file.path.rpartition("/")[0]
             self.exec(host.name, f"mkdir -p {folder} && cat >{file.path}", stdin=file.text)
 
