@@ -40,6 +40,9 @@ _OTHERS = {"config.schema": ("out",)}
 #: What a deploy ends with that was stopped by Ctrl-C: it has taken back what it did, and of the interrupt only this is left.
 _INTERRUPTED = 130
 
+#: Tasks that would have this machine's Docker push something, wherever that leads, if their flags are right after all.
+_LOOKS = {"push": "--dry-run"}
+
 #: What a flag of that name needs to be right, where another one is hostile.
 _RIGHT = {"env": "prod", "job": "retire-1", "tag": "v1", "run": "2026", "token": "a" * 32}
 
@@ -196,7 +199,8 @@ class Flags:
     @staticmethod
     def _others(flag: Flag) -> list[str]:
         """The other flags, right."""
-        return [f"--{name}={_RIGHT[name]}" for name in flag.needs if name != flag.name]
+        looks = [_LOOKS[flag.task]] if flag.task in _LOOKS and flag.name != "dry_run" else []
+        return [*looks, *(f"--{name}={_RIGHT[name]}" for name in flag.needs if name != flag.name)]
 
     def _try(self, case: str, words: list[str], expected: frozenset[int] | set[int]) -> None:
         self._outcome.count(CHANNEL)
