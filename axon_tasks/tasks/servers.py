@@ -169,12 +169,24 @@ def _as_user(project: Project, names: Iterable[str], user: str, key: str) -> Pro
         return project
     changes: dict[str, object] = {"user": user} if user else {}
     if key:
-        path = Path(key).expanduser()
+        path = _local(key, "key")
         if not path.is_file():
             raise UsageError(f"--key={key}: there is no such file.")
         changes |= {"key": path, "passphrase": None}
     changed = {name: project.hosts[name]._replace(**changes) for name in names}  # type: ignore[arg-type]  # by name
     return project._replace(hosts=project.hosts | changed)
+
+
+def _local(path: str, flag: str) -> Path:
+    """A path of this machine, ~ expanded.
+
+    Raises:
+        UsageError: It cannot be one.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:  # a ~ of somebody who is not there
+        raise UsageError(f"--{flag}={path}: there is no such user here.") from None
 
 
 def _keys_of(file: str) -> str:
@@ -188,11 +200,12 @@ def _keys_of(file: str) -> str:
     from axon_tasks.deploy import setup
 
     try:
-        return setup.public_keys(Path(file).expanduser().read_text("utf-8"), f"--authorized-keys={file}")
+        text = _local(file, "authorized-keys").read_text("utf-8")
+        return setup.public_keys(text, f"--authorized-keys={file}")
     except OSError as error:
         raise UsageError(f"--authorized-keys={file}: {error.strerror}.") from None
-    except UnicodeDecodeError:
-        raise UsageError(f"--authorized-keys={file}: this is no text.") from None
+    except ValueError:  # no UTF-8, or a NUL in its name
+        raise UsageError(f"--authorized-keys={file}: this is no text file.") from None
 
 
 def _judge(found: Sequence[Found], user: str) -> None:
