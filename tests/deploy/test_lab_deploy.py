@@ -17,7 +17,7 @@ from reading import until_it_says
 if TYPE_CHECKING:
     from products import Product
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.usefixtures("uncovered")]
 
 PROJECT = Path(__file__).resolve().parents[2]
 

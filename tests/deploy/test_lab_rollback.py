@@ -15,7 +15,7 @@ from axon_tasks.lab.images import build_sample
 if TYPE_CHECKING:
     from products import Product
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.usefixtures("uncovered")]
 
 PROJECT = Path(__file__).resolve().parents[2]
 

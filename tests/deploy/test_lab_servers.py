@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from axon_tasks.lab import Lab
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.usefixtures("uncovered")]
 
 #: How hosts.yml calls them, and which hosts of the lab they are.
 EDGE, APP = "edge1", "app3"

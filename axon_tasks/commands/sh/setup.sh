@@ -16,9 +16,16 @@ setup_system() {
     if command -v apt-get >/dev/null 2>&1; then tell apt yes; else tell apt no; fi
 }
 
+# dpkg_states PATTERN: the packages whose state begins like that.
+dpkg_states() {
+    dpkg-query -W -f '${db:Status-Status} ${Package}\n' 2>/dev/null | sed -n "s/^\\($1\\)[a-z-]* //p"
+}
+
 # missing_packages: the Debian packages of what is not there; `wanted` has words `PROGRAM=PACKAGE`, and `/FILE?PROGRAM=PACKAGE`
-# where it is needed only if that file is there, or `/FILE=PACKAGE` for a file itself.
+# where it is needed only if that file is there, or `/FILE=PACKAGE` for a file itself. A program that dpkg is still at work
+# on is not there yet: it may lack its settings.
 missing_packages() {
+    missing_halves=" $(dpkg_states 'half-\|unpacked\|triggers-' | tr '\n' ' ')"
     for missing_one in $wanted; do
         case $missing_one in
             *\?*)
@@ -26,17 +33,13 @@ missing_packages() {
                 missing_one=${missing_one#*\?}
                 ;;
         esac
-        case $missing_one in
+        case $missing_one$missing_halves in
+            *" ${missing_one#*=} "*) ;;
             /*) [ ! -e "${missing_one%%=*}" ] || continue ;;
             *) ! command -v "${missing_one%%=*}" >/dev/null 2>&1 || continue ;;
         esac
         printf '%s\n' "${missing_one#*=}"
     done | sort -u | tr '\n' ' '
-}
-
-# dpkg_states PATTERN: the packages whose state begins like that.
-dpkg_states() {
-    dpkg-query -W -f '${db:Status-Status} ${Package}\n' 2>/dev/null | sed -n "s/^\\($1\\)[a-z-]* //p"
 }
 
 # dpkg_works: whether somebody installs something just now, such as an unattended upgrade.
