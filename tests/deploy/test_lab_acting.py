@@ -15,7 +15,7 @@ from schemas import conforming
 if TYPE_CHECKING:
     from products import Product
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.usefixtures("uncovered")]
 
 BUSYBOX = "/app/busybox"
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from products import Product
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.usefixtures("uncovered")]
 
 
 def said(product: Product, server: str, command: str) -> str:
@@ -57,7 +57,6 @@ def neighbours(product: Product, tmp_path: Path) -> Iterator[tuple[Product, Prod
     said(product, "app1", f"docker network rm {product.name}-net")
 
 
-@pytest.mark.usefixtures("uncovered")
 def test_nothing_of_a_neighbour_is_touched(neighbours: tuple[Product, Product]) -> None:
     """Files, containers, network and state go; another environment and a product with a similar name go on serving; env files stay."""
     product, other = neighbours
@@ -139,7 +138,6 @@ def test_it_is_asked_for_the_name(shop: Product) -> None:
     assert "Nothing was contacted" in deleted(shop, "--dry-run").stdout
 
 
-@pytest.mark.usefixtures("uncovered")
 def test_one_that_was_cut_off_is_done_again(product: Product) -> None:
     """An app server that fails half-way leaves it removed in part, exit code 5; the next one removes the rest."""
     product.on("app2")

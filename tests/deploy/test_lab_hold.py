@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from products import Product
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.usefixtures("uncovered")]
 
 WHY = "Black Friday, until 'Monday' \u00fc"
 
@@ -35,7 +35,6 @@ def held(shop: Product) -> Iterator[Product]:
     done(shop, "lock.release")
 
 
-@pytest.mark.usefixtures("uncovered")
 def test_every_run_is_refused_and_told_why(held: Product) -> None:
     """Whatever takes the lock ends with 3: by whom, since when, why, and a command that, pasted, releases it; nothing changes."""
     before = held.get(), held.containers("app1")
@@ -56,7 +55,6 @@ def test_every_run_is_refused_and_told_why(held: Product) -> None:
     done(held, "lock.acquire", f"--message={WHY}")
 
 
-@pytest.mark.usefixtures("uncovered")
 def test_what_only_looks_tells_it(held: Product) -> None:
     """lock.status and status say so, as text and as JSON, and what looks goes on; a clean-up skips the environment."""
     shown = conforming("lock", done(held, "lock.status", "--json").stdout)
@@ -83,7 +81,6 @@ def test_one_holds_it(held: Product) -> None:
     assert WHY in done(held, "lock.status").stdout
 
 
-@pytest.mark.usefixtures("uncovered")
 def test_who_waits_goes_on_when_it_is_released(held: Product) -> None:
     """A deploy with --wait-lock says whom it waits for, and serves after the release."""
     waiting = held.begin("deploy", "--env=prod", "--tag=v1", "--wait-lock=10m")

@@ -21,7 +21,7 @@ from axon_tasks.tasks import acting, env, jobs, lock, looking, releases
 if TYPE_CHECKING:
     from products import Product
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.usefixtures("uncovered")]
 
 #: An address of the lab's network that nobody has.
 NOBODY = {"address": "10.77.0.99", "private_address": "10.77.0.99", "connect_timeout": "2s"}
