@@ -6,6 +6,7 @@ import json
 import time
 from typing import TYPE_CHECKING, Any, TextIO
 
+from axon_tasks.errors import StepFailedError
 from axon_tasks.remote.text import sanitize
 from axon_tasks.report import console
 
@@ -43,7 +44,10 @@ def progress(done: Done) -> str:
     stamp = time.strftime("%H:%M:%SZ", time.gmtime())
     if done.seconds is None:
         return f"{stamp}  {what}: {console.one_line('; '.join(done.lack.todo))} …"
-    ending = "FAILED after" if done.error else "done in"
+    ending = "done in"
+    if done.error:
+        # Without an answer, what was begun goes on there.
+        ending = "FAILED after" if isinstance(done.error, StepFailedError) else "was not heard to its end;"
     return f"{stamp}  {what} {ending} {done.seconds:.1f} s"
 
 
