@@ -43,6 +43,10 @@ class Transcript:
         self.path: Path | None = None
         self._hidden: tuple[Secret, ...] = ()
         self._logins: Logins | None = None
+        # It is written after each step, beside a deploy that somebody waits for: what was said is rendered once.
+        self._masked: frozenset[str] = frozenset()
+        self._mask = masking(())
+        self._rendered: dict[int, str] = {}
 
     def hide(self, project: Project, environments: Iterable[Environment], logins: Logins) -> None:
         """Mask the secrets of these settings from now on, and passwords that somebody else is asked for."""
@@ -54,12 +58,16 @@ class Transcript:
 
         path = timeline.info.path.with_name(FILE_NAME)
         with contextlib.suppress(OSError):
-            replace_file(path, text(timeline, heard, self._masked()))
+            replace_file(path, text(timeline, heard, self._current_mask(), self._rendered))
             self.path = path
 
-    def _masked(self) -> set[str]:
+    def _current_mask(self) -> Callable[[str], str]:
+        """What masks what is a secret by now; a new one may stand in what was rendered before."""
         asked = self._logins.passwords() if self._logins else []
-        return {one.reveal() for one in (*self._hidden, *asked)}
+        secrets = frozenset(one.reveal() for one in (*self._hidden, *asked))
+        if secrets != self._masked:
+            self._masked, self._mask, self._rendered = secrets, masking(secrets), {}
+        return self._mask
 
     def told(self) -> str:
         """Where it is, in one line; empty if there is none."""
@@ -121,49 +129,54 @@ def _password_of(value: str) -> str:
     return ""
 
 
-def text(timeline: Timeline, heard: Heard, secrets: Iterable[str] = ()) -> str:
+def text(
+    timeline: Timeline, heard: Heard, mask: Callable[[str], str], rendered: dict[int, str] | None = None
+) -> str:
     """The transcript of what is known so far.
 
     Args:
         timeline: What was done when.
         heard: What was said.
-        secrets: Texts to mask.
+        mask: Masks secrets.
+        rendered: What was said, by span, as it was rendered before with the same mask; it is added to.
     """
-    info, mask = timeline.info, masking(secrets)
+    info, known = timeline.info, {} if rendered is None else rendered
     lines = [
         f"# {info.command}",
         f"# run {info.run} by {info.who}, began {info.began}, axon-tasks {info.version}",
-        *(
-            line
-            for span in timeline.of_kind("environment", "connect", "step", "batch", "wait")
-            for line in _span(timeline, span, heard, mask)
-        ),
     ]
-    for message in heard.told:
-        lines += ["", *mask(message).split("\n")]
+    parts = [_shown(lines, mask)]
+    for span in timeline.of_kind("environment", "connect", "step", "batch", "wait"):
+        parts.append(_shown([_span(timeline, span)], mask))
+        if span.id in heard.sections and span.id not in known:
+            known[span.id] = "".join(_section(one, mask) for one in heard.sections[span.id])
+        parts.append(known.get(span.id, ""))
+    parts += [_shown(["", *mask(message).split("\n")], mask) for message in heard.told]
     ending = "so far" if info.exit_code is None else f"{info.outcome}, exit code {info.exit_code}"
-    lines += ["", f"{info.seconds:8.2f} s  {ending}"]
-    # Masked before control characters are taken out, and after: a secret may contain some.
+    return "".join([*parts, _shown(["", f"{info.seconds:8.2f} s  {ending}"], mask)])
+
+
+def _shown(lines: Iterable[str], mask: Callable[[str], str]) -> str:
+    """Lines as they stand in the file: masked before control characters are taken out, and after; a secret may hold some."""
     return "".join(f"{mask(sanitize(mask(line)))}\n" for line in lines)
 
 
-def _span(timeline: Timeline, span: Span, heard: Heard, mask: Callable[[str], str]) -> Iterator[str]:
+def _span(timeline: Timeline, span: Span) -> str:
     words = [span.environment, span.kind if span.kind != "batch" else "", span.name, span.server]
     what = " ".join(one for one in words if one)
     took = "" if span.ended is None else f" {timeline.ended(span) - span.started:.2f} s"
     note = f" ({span.note})" if span.note else ""
-    yield f"{span.started:8.2f} s  {what}: {span.outcome}{took}{note}"
-    for section in heard.sections.get(span.id, ()):
-        yield from _section(section, mask)
+    return f"{span.started:8.2f} s  {what}: {span.outcome}{took}{note}"
 
 
-def _section(section: Section, mask: Callable[[str], str]) -> Iterator[str]:
+def _section(section: Section, mask: Callable[[str], str]) -> str:
     ending = "skipped" if section.skipped else f"exit code {section.exit_code} in {section.duration:.2f} s"
-    yield f"            [{section.label}] {ending}"
+    lines = [f"            [{section.label}] {ending}"]
     for sign, said in (("|", section.stdout), ("!", section.stderr)):
         # As a whole: a secret may have several lines, and the cut must not leave a half of one.
         kept = _cut(mask(said)).removesuffix("\n")
-        yield from (f"            {sign} {line}" for line in kept.split("\n") if kept)
+        lines += [f"            {sign} {line}" for line in kept.split("\n") if kept]
+    return _shown(lines, mask)
 
 
 def _cut(said: str) -> str:

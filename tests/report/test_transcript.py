@@ -8,7 +8,7 @@ import pytest
 
 from axon_tasks.deploy.timeline import Heard, Recorder
 from axon_tasks.remote import Section
-from axon_tasks.report.transcript import FILE_NAME, Transcript, is_ordinary, text
+from axon_tasks.report.transcript import FILE_NAME, Transcript, is_ordinary, masking, text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -69,7 +69,7 @@ def shown(said: bytes, *secrets: str) -> str:
     """What stands in the transcript of a run that heard this."""
     recorder = Recorder(command="fab deploy")
     recorded(recorder, Section("docker", said, said, 0, 0.1))
-    return text(recorder.timeline(), Heard(recorder._sections, ()), secrets)
+    return text(recorder.timeline(), Heard(recorder._sections, ()), masking(secrets))
 
 
 def test_secrets_are_masked() -> None:
@@ -78,7 +78,7 @@ def test_secrets_are_masked() -> None:
     said = b"password hunter22-and-more, then hunter22 and hun\x1bter\n"
     recorded(recorder, Section("docker", said, said, 0, 0.1))
     heard = Heard(recorder._sections, ["hunter22 was refused"])
-    told = text(recorder.timeline(), heard, ["hunter22", "hun\x1bter", "hunter22-and-more"])
+    told = text(recorder.timeline(), heard, masking(["hunter22", "hun\x1bter", "hunter22-and-more"]))
     assert [0, 2] == [told.count("hunter22"), told.count("password ********, then ******** and ********\n")]
 
 
