@@ -111,7 +111,7 @@ def _nginx(environments: Sequence[Environment]) -> Iterator[Part]:
             "nginx", "setup_service", "make_service", ("nginx", "setup"), service="nginx", nginx_config=place.config
         )  # fmt: skip
         yield _part(
-            "includes", "setup_nginx", "make_nginx", ("nginx", "setup"),
+            "includes", "setup_nginx", "make_nginx", ("nginx", "inspect", "setup"),
             nginx_config=place.config, nginx_directory=place.directory, include=include_file(one),
         )  # fmt: skip
 

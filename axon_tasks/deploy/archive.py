@@ -26,9 +26,6 @@ from axon_tasks.remote import sanitize
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
-    from types import TracebackType
-
-    from typing_extensions import Self
 
 #: Bytes that are read at a time.
 _PIECE = 256 * 1024
@@ -136,14 +133,6 @@ class ImageFile:
     def close(self) -> None:
         """Remove the file."""
         self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _missing(self, present: int) -> Sequence[Layer]:
         """The layers above those that are there, each once: an image may have the same twice."""

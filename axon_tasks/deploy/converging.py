@@ -75,7 +75,7 @@ def agree_step(run: Deployment) -> Step:
         "agree",
         "have all system servers send traffic to the release that runs everywhere",
         servers=run.environment.system,
-        changes=frozenset(f"{server}:nginx of {run.environment.name}" for server in run.environment.system),
+        changes=run.nginx_resources,
         otherwise="finish",
         batch=batch,
         timeout=lambda: SHORT + 10 * run.environment.health.probe_timeout,

@@ -312,7 +312,7 @@ def _files_step(run: Deployment, what: Deletion) -> Step:
         "remove nginx's two files, test, reload, confirm, or put them back",
         ("note",),
         servers=environment.system,
-        changes=frozenset(f"{server}:nginx of {environment.name}" for server in environment.system),
+        changes=run.nginx_resources,
         otherwise="finish",
         commits=True,
         prepare=lambda: must_hold(run),
@@ -436,7 +436,3 @@ def kept(environment: Environment) -> list[str]:
     if environment.container.volumes:
         told.append(f"what is mounted: {', '.join(environment.container.volumes)}")
     return told
-
-
-def unknown(_run: Deployment) -> None:
-    """A dry run asks nobody: what it would find stands as names already."""

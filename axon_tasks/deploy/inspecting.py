@@ -65,8 +65,7 @@ def inspect_step(
         needs,
         servers=environment.servers,
         reads=frozenset(
-            {f"{server}:nginx of {environment.name}" for server in environment.system}
-            | {f"{server}:containers of {environment.name}" for server in environment.app}
+            run.nginx_resources | {f"{server}:containers of {environment.name}" for server in environment.app}
         ),
         changes=frozenset(f"{server}:ports" for server in environment.app) if reserve else frozenset(),
         # It is short, and what it finds tells what serves if something else fails.

@@ -203,7 +203,7 @@ def _install_step(run: Deployment) -> Step:
         "have nginx load files that look for the flag, confirm it, or put the previous ones back",
         ("stage",),
         servers=run.environment.system,
-        changes=_nginx(run),
+        changes=run.nginx_resources,
         otherwise="finish",
         prepare=lambda: must_hold(run),
         batch=batch,
@@ -212,10 +212,6 @@ def _install_step(run: Deployment) -> Step:
         check=check,
         learn=lambda results: Report("nginx reloaded" if results else "nothing to load", durations(results)),
     )
-
-
-def _nginx(run: Deployment) -> frozenset[str]:
-    return frozenset(f"{server}:nginx of {run.environment.name}" for server in run.environment.system)
 
 
 def _maintain_step(run: Deployment, note: Note | None) -> Step:
@@ -245,7 +241,7 @@ def _maintain_step(run: Deployment, note: Note | None) -> Step:
         f"turn maintenance {word}, prove it, or put it back",
         ("install",),
         servers=environment.system,
-        changes=_nginx(run),
+        changes=run.nginx_resources,
         otherwise="finish",
         commits=True,
         prepare=lambda: must_hold(run),
@@ -300,7 +296,7 @@ def end_step(run: Deployment, needs: tuple[str, ...]) -> Step:
         "end maintenance: the new release serves",
         needs,
         servers=environment.system,
-        changes=_nginx(run),
+        changes=run.nginx_resources,
         otherwise="finish",
         batch=batch,
         fail_fast=True,
@@ -352,7 +348,3 @@ def look(fleet: Fleet, environment: Environment) -> tuple[dict[str, Note | None]
 def is_same(found: Sequence[Note | None]) -> bool:
     """Whether it is on everywhere, or nowhere."""
     return len({note is None for note in found}) <= 1
-
-
-def unknown(_run: Deployment) -> None:
-    """A dry run asks nobody: what it would find stands as names already."""

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from axon_tasks.remote import Section
+    from axon_tasks.remote.fleet import Outcome
 
 
 class Pattern(NamedTuple):
@@ -259,6 +260,13 @@ def raise_all(errors: Iterable[AxonError]) -> None:
     told = {str(error): error for error in errors}
     if told:
         raise AxonError("\n".join(told), code=exit_code(list(told.values())))
+
+
+def raise_defects(outcomes: Iterable[Outcome[Any]]) -> None:
+    """Raise what is no failure of a server but a defect of this program, which must not be swallowed."""
+    for one in outcomes:
+        if one.error is not None and not isinstance(one.error, AxonError):
+            raise one.error
 
 
 def check_app(found: facts.AppFacts, env_file: str | None, ssh_target: str) -> list[AxonError]:

@@ -142,6 +142,11 @@ class Deployment:
     aftermath: Callable[[], str] | None = None
 
     @property
+    def nginx_resources(self) -> frozenset[str]:
+        """What nginx does for this environment, on each system server: what a step reads or changes."""
+        return frozenset(f"{server}:nginx of {self.environment.name}" for server in self.environment.system)
+
+    @property
     def reference(self) -> str:
         """The image to deploy, with its tag.
 

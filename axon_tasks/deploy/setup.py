@@ -132,10 +132,10 @@ def look(fleet: Fleet, environments: Sequence[Environment], whose: Mapping[str, 
         environments: For what they are to be ready.
         whose: For whom, by server.
     """
+    parts = {server: setup.parts(environments, server, who) for server, who in whose.items()}
 
     def work(connection: Connection) -> BatchResult:
-        found = setup.parts(environments, connection.name, whose[connection.name])
-        return question_batch(found).run(connection, timeout=_ASK)
+        return question_batch(parts[connection.name]).run(connection, timeout=_ASK)
 
     outcomes = fleet.gather(dict.fromkeys(whose, work))
     found = []
@@ -143,7 +143,7 @@ def look(fleet: Fleet, environments: Sequence[Environment], whose: Mapping[str, 
         who = whose[server]
         empty = Found(server, who.login, who.user)
         try:
-            found.append(_read(empty, setup.parts(environments, server, who), outcome.value))
+            found.append(_read(empty, parts[server], outcome.value))
         except AxonError as error:
             found.append(empty._replace(error=error))
     return found
@@ -207,8 +207,7 @@ def mend(fleet: Fleet, found: Sequence[Found], listener: Callable[[Done], None])
     outcomes = fleet.gather(dict.fromkeys(wanted, work))
     errors = [one.error for one in outcomes.values() if isinstance(one.error, AxonError)]
     problems.raise_all(errors)
-    for one in outcomes.values():
-        one.value  # noqa: B018  (a defect is raised here, and not swallowed)
+    problems.raise_defects(outcomes.values())
 
 
 def _change(connection: Connection, lack: Lack, listener: Callable[[Done], None]) -> None:

@@ -150,7 +150,7 @@ def stage_step(
         "test the new nginx files on a copy of the server's whole configuration",
         needs,
         servers=run.environment.system,
-        reads=frozenset(f"{server}:nginx of {run.environment.name}" for server in run.environment.system),
+        reads=run.nginx_resources,
         prepare=prepare,
         batch=batch,
         condition="where nginx's files must change",

@@ -56,11 +56,11 @@ def switch_step(run: Deployment, needs: tuple[str, ...], *, recorded: bool = Tru
         "have nginx send the next request to the release, prove it, or put everything back",
         needs,
         servers=run.environment.system,
-        changes=frozenset(f"{server}:nginx of {run.environment.name}" for server in run.environment.system),
+        changes=run.nginx_resources,
         otherwise="finish",
         commits=True,
         prepare=prepare,
-        batch=lambda server: switch_batch(run, server, recorded=recorded),
+        batch=lambda server: switch_batch(wanted_switch(run, server, recorded=recorded)),
         fail_fast=True,
         timeout=lambda: SHORT + 10 * run.environment.health.probe_timeout,
         check=lambda server, result: check_switch(run, server, result),
@@ -70,10 +70,14 @@ def switch_step(run: Deployment, needs: tuple[str, ...], *, recorded: bool = Tru
     )
 
 
-def switch_batch(run: Deployment, server: str, *, recorded: bool) -> Batch:
-    """The switch on one system server, in one script that completes or restores by itself."""
-    wanted = wanted_switch(run, server, recorded=recorded)
-    batch = Batch("switch", sudo=True, uninterruptible=True)
+def switch_batch(wanted: nginx.Switch, name: str = "switch") -> Batch:
+    """The switch on one system server, in one script that completes or restores by itself.
+
+    Args:
+        wanted: What it needs to know.
+        name: The batch's name.
+    """
+    batch = Batch(name, sudo=True, uninterruptible=True)
     batch.add(nginx.reach(wanted), label="reach")
     return batch.add(nginx.switch(wanted), label="switch")
 

@@ -21,7 +21,7 @@ from axon_tasks.deploy.problems import must
 from axon_tasks.deploy.release import FAILED, GOOD
 from axon_tasks.deploy.run import SHORT, durations
 from axon_tasks.deploy.staging import differs, managed_files, render_files, stage_step
-from axon_tasks.deploy.switching import check_switch, lost_switch, wanted_switch
+from axon_tasks.deploy.switching import check_switch, lost_switch, switch_batch, wanted_switch
 from axon_tasks.errors import StepFailedError
 from axon_tasks.remote import Batch, jobs
 
@@ -323,9 +323,7 @@ def _sync_step(run: Deployment) -> Step:
             if not install and not _must_flip(run, server):
                 return None
             wanted = wanted._replace(install=install, previous=run.system[server].flag_slot)
-        made = Batch("sync", sudo=True, uninterruptible=True)
-        made.add(nginx.reach(wanted), label="reach")
-        return made.add(nginx.switch(wanted), label="switch")
+        return switch_batch(wanted, "sync")
 
     def learn(results: Mapping[str, BatchResult]) -> Report:
         return Report("proven" if results else "nginx serves it already", durations(results))
@@ -335,7 +333,7 @@ def _sync_step(run: Deployment) -> Step:
         "have nginx send traffic to that release, prove it, or put everything back",
         ("stage",),
         servers=run.environment.system,
-        changes=frozenset(f"{server}:nginx of {run.environment.name}" for server in run.environment.system),
+        changes=run.nginx_resources,
         otherwise="finish",
         commits=True,
         prepare=lambda: must_hold(run),

@@ -251,8 +251,7 @@ def write(fleet: Fleet, found: Files, wanted: Mapping[str, EnvFile]) -> None:
         if unknown:
             told = "Where no answer came, it may have been written: look, with fab env.show, and do it again."
         problems.raise_all([*errors, AxonError(told)])
-    for one in outcomes.values():
-        one.value  # noqa: B018  (a defect is raised here, and not swallowed)
+    problems.raise_defects(outcomes.values())
 
 
 def write_batch(path: str, wanted: EnvFile, expected: str) -> Batch:

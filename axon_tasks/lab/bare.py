@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import subprocess
 from typing import TYPE_CHECKING
 
 from axon_tasks.errors import AxonError
@@ -19,6 +18,8 @@ from axon_tasks.lab.hosts import MIRROR
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from axon_tasks.lab.machine import Report
 
 #: Packages that a fresh server does not have; what needs them goes with them.
 _TAKEN = (
@@ -33,13 +34,14 @@ echo 'deb [trusted=yes] file:{MIRROR} ./' >/etc/apt/sources.list
 """
 
 
-def strip(run: Callable[[str], str], store: Path, mirror: Path) -> None:
+def strip(run: Callable[[str], str], store: Path, mirror: Path, report: Report) -> None:
     """Take from a host what it has of this machine, and fill its mirror.
 
     Args:
         run: Runs a script on the host and gives what it wrote.
         store: Where packages are kept for all hosts.
         mirror: The host's mirror, as it can be reached from this machine on the same file system as `store`.
+        report: Called with one line for what takes a moment.
 
     Raises:
         AxonError: The packages cannot be had.
@@ -50,7 +52,7 @@ def strip(run: Callable[[str], str], store: Path, mirror: Path) -> None:
     names = " ".join(line.split()[0] for line in installed.splitlines() if line.split()[1:] == ["ii"])
     planned = run(f"apt-get purge -s {names}")
     gone = sorted(set(re.findall(r"^(?:Purg|Remv) (\S+)", planned, re.MULTILINE)))
-    _fetch(gone, store)
+    _fetch(gone, store, report)
     mirror.mkdir(parents=True, exist_ok=True)
     for package in store.glob("*.deb"):
         if not (mirror / package.name).exists():
@@ -61,16 +63,12 @@ def strip(run: Callable[[str], str], store: Path, mirror: Path) -> None:
     run(f"set -e\n{purge}\n{_SOURCES}")
 
 
-def _fetch(names: list[str], store: Path) -> None:
+def _fetch(names: list[str], store: Path, report: Report) -> None:
     store.mkdir(parents=True, exist_ok=True)
     missing = [name for name in names if not list(store.glob(f"{name.partition(':')[0]}_*.deb"))]
     if not missing:
         return
-    fetch = ["apt-get", "download", "-q", *missing]
-    done = subprocess.run(fetch, cwd=store, capture_output=True, text=True, check=False)
-    if done.returncode:
-        machine.run("apt-get", "update", "-q", check=False)
-        done = subprocess.run(fetch, cwd=store, capture_output=True, text=True, check=False)
+    done = machine.apt("apt-get", "download", "-q", *missing, report=report, folder=store)
     if done.returncode:
         raise AxonError(
             f"apt-get could not fetch {' '.join(missing)} for the bare hosts: {done.stderr.strip()[-800:]}",

@@ -397,7 +397,7 @@ class Lab:
         started = time.monotonic()
         fresh = self.pid(host.name) is None
         if fresh:
-            self._boot(host, keys)
+            self._boot(host, keys, report)
         self._set_rtt(host)
         for service in host.services:
             self._service_file(host, service, ".down").unlink(missing_ok=True)
@@ -406,7 +406,7 @@ class Lab:
             took = time.monotonic() - started
             report(f"{host.name}: {', '.join(host.services)} at {host.address} ({took:.1f} s)")
 
-    def _boot(self, host: LabHost, keys: Secrets) -> None:
+    def _boot(self, host: LabHost, keys: Secrets, report: Report) -> None:
         base = STORE / host.name
         base.mkdir(mode=0o755, exist_ok=True)
         (base / "root").mkdir(exist_ok=True)
@@ -418,13 +418,13 @@ class Lab:
         _write(base / "spec.json", json.dumps(spec))
         self._launch(host, base)
         if host.role == "bare" and not installed.exists():
-            self._strip(host, keys)
+            self._strip(host, keys, report)
         installed.touch()
 
-    def _strip(self, host: LabHost, keys: Secrets) -> None:
+    def _strip(self, host: LabHost, keys: Secrets, report: Report) -> None:
         """Take from a bare host what it has of this machine; how its Docker is to be run stays, for the day it has one."""
         mirror = STORE / host.name / "own" / MIRROR.strip("/").replace("/", "-")
-        bare.strip(lambda script: self.exec(host.name, script).stdout, STORE / "packages", mirror)
+        bare.strip(lambda script: self.exec(host.name, script).stdout, STORE / "packages", mirror, report)
         for file in (docker_settings(host, keys.lab), *DOCKER_STARTS):
             folder = file.path.rpartition("/")[0]
             self.exec(host.name, f"mkdir -p {folder} && cat >{file.path}", stdin=file.text)

@@ -142,15 +142,12 @@ def install_packages(report: Report) -> None:
     report(f"Installing with apt-get: {' '.join(missing)} (their services are not started)")
     install = ("apt-get", "install", "-y", "-q", "--no-install-recommends", *missing)
     with _services_stay_down():
-        if _apt(*install).returncode:
-            report("Fetching apt's lists of packages first")
-            _apt("apt-get", "update", "-q")
-            done = _apt(*install)
-            if done.returncode:
-                raise AxonError(
-                    f"apt-get could not install {' '.join(missing)}: {done.stderr.strip()[-800:]}",
-                    hint=f"Try by hand: {' '.join(install)}",
-                )
+        done = apt(*install, report=report)
+        if done.returncode:
+            raise AxonError(
+                f"apt-get could not install {' '.join(missing)}: {done.stderr.strip()[-800:]}",
+                hint=f"Try by hand: {' '.join(install)}",
+            )
     still = missing_packages()
     if still:
         raise AxonError(
@@ -158,10 +155,32 @@ def install_packages(report: Report) -> None:
         )
 
 
-def _apt(*argv: str) -> subprocess.CompletedProcess[str]:
+def apt(*argv: str, report: Report, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run apt-get; once more with new lists of packages if it fails, because they may be missing or too old.
+
+    Args:
+        argv: The command.
+        report: Is told about the second time.
+        folder: Where to run it.
+    """
+    done = _apt(*argv, folder=folder)
+    if done.returncode:
+        report("Fetching apt's lists of packages first")
+        _apt("apt-get", "update", "-q")
+        done = _apt(*argv, folder=folder)
+    return done
+
+
+def _apt(*argv: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     return subprocess.run(
-        argv, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        argv,
+        env=environment,
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 

@@ -27,6 +27,10 @@ FLAGS = {name: HELP[name] for name in ("now", "wait", "wait_lock", "sequential",
 }
 
 
+#: Those of a change that starts and retires nothing.
+FEWER_FLAGS = {name: told for name, told in FLAGS.items() if name not in {"now", "wait"}}
+
+
 class Flags(NamedTuple):
     """Those flags, as they were typed.
 
@@ -43,7 +47,14 @@ class Flags(NamedTuple):
 
     @classmethod
     def given(
-        cls, *, now: bool, wait: bool, wait_lock: str, sequential: bool, dry_run: bool, hosts_file: str
+        cls,
+        *,
+        now: bool = False,
+        wait: bool = False,
+        wait_lock: str,
+        sequential: bool,
+        dry_run: bool,
+        hosts_file: str,
     ) -> Flags:
         """Check them.
 
@@ -59,12 +70,12 @@ class Change(NamedTuple):
     Attributes:
         title: In words, for a dry run.
         steps: Makes its plan.
-        unknown: Puts names in the place of what a dry run does not know.
+        unknown: Puts names in the place of what a dry run does not know; by default its steps do that themselves.
     """
 
     title: str
     steps: Callable[[Deployment], Sequence[Step]]
-    unknown: Callable[[Deployment], None]
+    unknown: Callable[[Deployment], None] = lambda _run: None
 
 
 def perform(

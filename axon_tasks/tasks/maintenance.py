@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from axon_tasks.errors import UsageError
-from axon_tasks.tasks.alone import FLAGS, Change, Flags, perform
+from axon_tasks.tasks.alone import FEWER_FLAGS, Change, Flags, perform
 from axon_tasks.tasks.base import Context, one_environment, plain_text, task
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @task(
-    help={name: FLAGS[name] for name in ("env", "wait_lock", "sequential", "dry_run", "hosts_file")}
+    help=FEWER_FLAGS
     | {
         "on": "Answer every request with the page.",
         "off": "Serve the site again.",
@@ -59,14 +59,7 @@ def maintenance(
     if not on and not off:
         _look(project, environment, json=json)
         return
-    flags = Flags.given(
-        now=False,
-        wait=False,
-        wait_lock=wait_lock,
-        sequential=sequential,
-        dry_run=dry_run,
-        hosts_file=hosts_file,
-    )
+    flags = Flags.given(wait_lock=wait_lock, sequential=sequential, dry_run=dry_run, hosts_file=hosts_file)
     from axon_tasks.deploy import maintaining, notes
     from axon_tasks.report import console
 
@@ -74,9 +67,7 @@ def maintenance(
     note = notes.now(said) if on else None
     word = "on" if on else "off"
     change = Change(
-        f"turn maintenance {word} for {environment.name}",
-        lambda run: maintaining.steps(run, note),
-        maintaining.unknown,
+        f"turn maintenance {word} for {environment.name}", lambda run: maintaining.steps(run, note)
     )
     done = perform(project, environment, flags, change)
     if done:

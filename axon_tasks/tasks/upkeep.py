@@ -5,14 +5,12 @@ from __future__ import annotations
 import sys
 
 from axon_tasks.errors import AxonError
-from axon_tasks.tasks.alone import FLAGS, Change, Flags, perform
+from axon_tasks.tasks.alone import FEWER_FLAGS, Change, Flags, perform
 from axon_tasks.tasks.base import Context, one_environment, release_id, task, typed
-
-_HELP = {name: FLAGS[name] for name in ("env", "wait_lock", "sequential", "dry_run", "hosts_file")}
 
 
 @task(
-    help=_HELP
+    help=FEWER_FLAGS
     | {"release": "The release that is to serve, if it is not certain. Default: the one that does."}
 )
 def sync(
@@ -41,14 +39,7 @@ def sync(
     configuration; 3 locked by somebody else; 4 a server cannot be reached; 5 it is not known what nginx serves.
     """
     project, environment = one_environment(env, hosts_file)
-    flags = Flags.given(
-        now=False,
-        wait=False,
-        wait_lock=wait_lock,
-        sequential=sequential,
-        dry_run=dry_run,
-        hosts_file=hosts_file,
-    )
+    flags = Flags.given(wait_lock=wait_lock, sequential=sequential, dry_run=dry_run, hosts_file=hosts_file)
     release_id(release, "release", hint=f"See which run: fab status --env={environment.name}")
     from axon_tasks.deploy import syncing
     from axon_tasks.report import console
@@ -64,7 +55,7 @@ def sync(
         console.write_line(sys.stdout, report.text(run, wanted, took))
 
 
-@task(help=_HELP | {"yes": "Do not ask."})
+@task(help=FEWER_FLAGS | {"yes": "Do not ask."})
 def delete(
     _c: Context,
     env: str = "",
@@ -91,14 +82,7 @@ def delete(
     by somebody else; 4 a server cannot be reached; 5 it is removed in part: do it again.
     """
     project, environment = one_environment(env, hosts_file)
-    flags = Flags.given(
-        now=False,
-        wait=False,
-        wait_lock=wait_lock,
-        sequential=sequential,
-        dry_run=dry_run,
-        hosts_file=hosts_file,
-    )
+    flags = Flags.given(wait_lock=wait_lock, sequential=sequential, dry_run=dry_run, hosts_file=hosts_file)
     from axon_tasks.deploy import deleting
     from axon_tasks.report import console
     from axon_tasks.report import deleting as report
@@ -108,7 +92,7 @@ def delete(
     if not dry_run and not yes and not typed(question, name):
         raise AxonError("Nothing was removed: the name was not typed.")
     what = deleting.Deletion()
-    change = Change(f"delete {name}", lambda run: deleting.steps(run, what), deleting.unknown)
+    change = Change(f"delete {name}", lambda run: deleting.steps(run, what))
     done = perform(project, environment, flags, change)
     if done:
         console.write_line(

@@ -25,6 +25,7 @@ class Run(SimpleNamespace):
         super().__init__(
             under_lock=under_lock,
             is_sent=False,
+            nginx_resources=frozenset(),
             split={},
             system={"edge1": SimpleNamespace(journal="r-1", flag_slot="a", current="100", broken="")},
             servers=SimpleNamespace(held=[], perform=self.perform),

@@ -129,7 +129,7 @@ class Apt:
         )
         monkeypatch.setattr("shutil.which", lambda name, **_: f"/usr/bin/{name}")
 
-    def __call__(self, *argv: str) -> subprocess.CompletedProcess[str]:
+    def __call__(self, *argv: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
         self.calls.append(argv)
         self.updated |= argv[1] == "update"
         if argv[1] == "install" and self.updated and self.helps:

@@ -12,12 +12,22 @@ inspect_running() {
     if nginx_pid >/dev/null; then tell running yes; else tell running no; fi
 }
 
+# include_line: what such a line looks like, for grep -E.
+include_line() {
+    printf '%s' "^[^#]*include[[:space:]]+[\"']?$nginx_directory/sites/\*"
+}
+
+# nginx_includes: whether nginx itself, asked for all of its configuration, includes ours.
+nginx_includes() {
+    nginx -T -c "$nginx_config" 2>/dev/null | grep -qE "$(include_line)"
+}
+
 # inspect_included: whether its configuration includes ours.
 inspect_included() {
-    inspect_line="^[^#]*include[[:space:]]+[\"']?$nginx_directory/sites/\*"
+    inspect_line=$(include_line)
     # The usual places first: printing the whole configuration takes long where there are many sites.
     if grep -qsE "$inspect_line" "$nginx_config" "${nginx_config%/*}"/conf.d/*.conf "${nginx_config%/*}"/sites-enabled/* ||
-        nginx -T -c "$nginx_config" 2>/dev/null | grep -qE "$inspect_line"; then
+        nginx_includes; then
         tell included yes
     else
         tell included no

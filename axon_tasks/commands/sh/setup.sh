@@ -138,21 +138,17 @@ make_service() {
     done
 }
 
-# included: whether nginx reads what a deploy writes; asked of nginx itself, because a file that is there may not be read.
-included() {
-    nginx -T -q -c "$nginx_config" 2>/dev/null | grep -qE "^[^#]*include[[:space:]]+[\"']?$nginx_directory/sites/\*"
-}
-
+# Asked of nginx itself, because a file that is there may not be read.
 setup_nginx() {
     for setup_place in upstreams sites; do
         [ -d "$nginx_directory/$setup_place" ] || tell todo "make the directory $nginx_directory/$setup_place"
     done
-    included || tell todo "have nginx read it: $include"
+    nginx_includes || tell todo "have nginx read it: $include"
 }
 
 make_nginx() {
     (umask 022 && mkdir -p "$nginx_directory/upstreams" "$nginx_directory/sites") || exit 63
-    included && return 0
+    nginx_includes && return 0
     setup_said=$(nginx -t -q -c "$nginx_config" 2>&1) ||
         fail 63 "nginx's own test fails before anything was changed: $setup_said"
     [ ! -e "$include" ] || grep -q '^# Written by axon-tasks' "$include" ||
@@ -161,7 +157,7 @@ make_nginx() {
     printf '# Written by axon-tasks: where deploys put their files.\ninclude %s/upstreams/*.conf;\ninclude %s/sites/*.conf;\n' \
         "$nginx_directory" "$nginx_directory" | replace_file "$include" 644 || exit 63
     setup_said=$(nginx -t -q -c "$nginx_config" 2>&1)
-    if ! included; then
+    if ! nginx_includes; then
         rm -f "$include"
         fail 63 "${setup_said:-"$nginx_config does not include ${include%/*}/*.conf: add \`include ${include%/*}/*.conf;\` inside of http { }"}"
     fi
