@@ -126,20 +126,21 @@ def release_id(text: str, flag: str, *, hint: str | None = None) -> str:
     return text
 
 
-def plain_text(text: str, flag: str, longest: int) -> str:
+def plain_text(text: str, flag: str, longest: int, *, example: str) -> str:
     """A message on one line, for others to read.
 
     Args:
         text: What was typed.
         flag: After which flag, for the message.
         longest: The most characters that it may have.
+        example: One, for the message.
 
     Raises:
         UsageError: It is empty, too long, or contains what is no text.
     """
     told = " ".join(text.split())
     if not told:
-        raise UsageError(f"--{flag} is empty.", hint=f"For example: --{flag}='Back at 6 pm UTC.'")
+        raise UsageError(f"--{flag} is empty.", hint=f"For example: --{flag}='{example}'")
     if len(told) > longest:
         raise UsageError(f"--{flag} has {len(told)} characters: at most {longest} are kept.")
     if not told.isprintable():

@@ -109,7 +109,7 @@ def acquire(
     from axon_tasks.report import jobs as shown
     from axon_tasks.report import lock as report
 
-    note = notes.now(plain_text(message, "message", notes.LONGEST))
+    note = notes.now(plain_text(message, "message", notes.LONGEST, example="Black Friday, until Monday"))
     if dry_run:
         _say(shown.scripts(environment, environment.system[:1], holding.acquire_batch(environment, note)))
         return

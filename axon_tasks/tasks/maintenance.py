@@ -63,7 +63,9 @@ def maintenance(
     from axon_tasks.deploy import maintaining, notes
     from axon_tasks.report import console
 
-    said = plain_text(message, "message", notes.LONGEST) if message else maintaining.MESSAGE
+    said = maintaining.MESSAGE
+    if message:
+        said = plain_text(message, "message", notes.LONGEST, example="Back at 6 pm UTC.")
     note = notes.now(said) if on else None
     word = "on" if on else "off"
     change = Change(

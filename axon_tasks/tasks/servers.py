@@ -220,7 +220,9 @@ def _judge(found: Sequence[Found], user: str) -> None:
     unreachable = any(isinstance(one.error, UnreachableError) for one in failed)
     raise AxonError(
         f"Nothing was changed: {', '.join(one.server for one in failed)} cannot be looked at; see above.",
-        hint=None if user else "If the user who deploys is not there yet or may not become root: --user=root",
+        hint=None
+        if user or all(one.user == "root" for one in failed)
+        else "If the user who deploys is not there yet or may not become root: --user=root",
         code=UnreachableError.exit_code if unreachable else None,
     )
 
